@@ -1,0 +1,1 @@
+"""Shelfwise: re-rank a shop's search results for each shopper with an open LLM."""

@@ -1,0 +1,110 @@
+"""The protocols between the stages. `pipeline` and `listwise` know these and no concrete class."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from pydantic import Field
+
+from reranker.schema import (
+    Candidate,
+    Filters,
+    Language,
+    Product,
+    Prompt,
+    Readout,
+    SlotScores,
+    UserProfile,
+    Value,
+)
+
+
+class CandidateIndex(Protocol):
+    """Finds the products that a request may be about. Thread-safe for reading."""
+
+    def search(self, query: str, *, k: int, filters: Filters) -> tuple[Candidate, ...]:
+        """Return at most k products for a query, best first, all of which meet the filters."""
+        ...
+
+    def similar(
+        self, product_ids: Sequence[str], *, k: int, filters: Filters
+    ) -> tuple[Candidate, ...]:
+        """Return at most k products near the mean of the given ones, themselves included.
+
+        Unknown ids are passed over; with none left the answer is empty.
+        """
+        ...
+
+    def products(self, product_ids: Sequence[str]) -> tuple[Product | None, ...]:
+        """Return the products of the given ids in the same order, None where there is none."""
+        ...
+
+
+class ProfileStore(Protocol):
+    """Tells what is known of a shopper. Thread-safe for reading."""
+
+    def profile(
+        self, user_id: str, as_of: datetime, language: Language = "en"
+    ) -> UserProfile | None:
+        """Return the profile from events strictly before ``as_of``; None without any."""
+        ...
+
+    def popular(self, as_of: datetime, *, k: int) -> tuple[str, ...]:
+        """Return at most k product ids by purchases in the weeks before ``as_of``, most first."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Counts and cuts text in the model's own tokens."""
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens of a text."""
+        ...
+
+    def truncate(self, text: str, max_tokens: int) -> str:
+        """Return the longest prefix of a text that has at most ``max_tokens`` tokens."""
+        ...
+
+
+class ModelSpec(Value):
+    """What a caller must know of a language model to talk to it.
+
+    Attributes:
+        context_length: prompt and answer together, in tokens.
+        labels: the slot labels that are single tokens in the model's rendered chat template, in
+            the order of their use; empty where the ``labels`` readout cannot be used.
+        readouts: the ways in which this model can be asked.
+    """
+
+    name: str
+    adapter: str | None = None
+    context_length: int = Field(ge=1)
+    labels: tuple[str, ...]
+    readouts: frozenset[Readout]
+
+
+class LanguageModel(Protocol):
+    """Reads log-probabilities for the slots of prompts."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Describe the model."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Give access to the model's tokenizer."""
+        ...
+
+    async def read(self, prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+        """Score every slot of every prompt, in their order, as one batch where possible.
+
+        Raises:
+            ModelError: the model did not answer.
+            OutputError: it answered with something else than scores.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release what the model holds."""
+        ...

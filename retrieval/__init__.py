@@ -1,0 +1,1 @@
+"""Everything that is looked up: products, vectors, words, behaviour and profiles."""
