@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined, Template, meta
 
 _NAME = re.compile(r"(?P<name>[a-z_]+)\.v(?P<version>\d+)\.(?P<language>[a-z]{2})\.jinja")
 _HEADER = re.compile(r"\{#- takes: (?P<variables>[a-z_, ]+) -#\}\n")
+_ROLES = ("system", "user", "assistant")
 _ENVIRONMENT = Environment(
     undefined=StrictUndefined,
     autoescape=False,
@@ -52,13 +53,30 @@ class PromptTemplate:
         Raises:
             TemplateError: a variable is missing or not one of the template's.
         """
+        self._check(variables)
+        return self._compiled.render(**variables)
+
+    def render_messages(self, **variables: Any) -> tuple[tuple[str, str], ...]:
+        """Return the (role, text) pairs of a template made of blocks named by chat roles.
+
+        Raises:
+            TemplateError: a variable is missing or not one of the template's.
+        """
+        self._check(variables)
+        context = self._compiled.new_context(variables)
+        return tuple(
+            (role, "".join(self._compiled.blocks[role](context)).strip("\n"))
+            for role in _ROLES
+            if role in self._compiled.blocks
+        )
+
+    def _check(self, variables: dict[str, Any]) -> None:
         given = frozenset(variables)
         if given != self.variables:
             missing = ", ".join(sorted(self.variables - given)) or "none"
             extra = ", ".join(sorted(given - self.variables)) or "none"
             where = f"{self.name}.v{self.version}.{self.language}"
             raise TemplateError(f"template {where}: missing variables {missing}; unknown {extra}")
-        return self._compiled.render(**variables)
 
 
 @cache

@@ -54,6 +54,16 @@ class ProfileStore(Protocol):
         ...
 
 
+class Recommender(Protocol):
+    """Finds candidates where there is no query. Thread-safe for reading."""
+
+    def recommend(
+        self, profile: UserProfile | None, as_of: datetime, *, k: int, filters: Filters
+    ) -> tuple[Candidate, ...]:
+        """Return at most k products for a shopper (None: anonymous), best first."""
+        ...
+
+
 class Tokenizer(Protocol):
     """Counts and cuts text in the model's own tokens."""
 

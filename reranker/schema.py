@@ -29,6 +29,9 @@ FrozenMapping = Annotated[
     PlainSerializer(dict, return_type=dict[str, str]),
 ]
 CATEGORY_SEPARATOR = " > "
+VERDICT_SLOT = "\x00"
+"""Stands in a `verdict` prompt where the model's verdict token belongs. Product text, queries and
+profiles are stripped of control characters, so that nothing else can contain it."""
 
 
 class Value(BaseModel):

@@ -130,6 +130,9 @@ class FusionSettings(Section):
     interest: Annotated[float, Field(ge=0)] = Field(
         0.0, description="weight of the profile's interest"
     )
+    fallback_interest: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="weight of interest, beside recall's 1, where the model has no say"
+    )
 
 
 class Settings(BaseSettings):

@@ -1,0 +1,53 @@
+# Two commands are all that a fresh machine needs: `make demo` and `make test`.
+# Each sets up .venv first; nothing but python3 (3.11 to 3.13) and make is assumed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint .ci/constraints.txt
+INSTALLED := $(VENV)/.installed
+# A folder of wheels that pip is told of may hold a CPU build of torch.
+WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
+
+.PHONY: help setup demo test check format clean
+help:
+	@echo "make demo    search real grocery data as two households and as a stranger"
+	@echo "make test    run the tests"
+	@echo "make check   format, lint, types, import layers"
+	@echo "make format  rewrite the code in the project's format"
+	@echo "make setup   only create or refresh .venv"
+	@echo "make clean   remove .venv and the demo's store"
+
+setup: $(INSTALLED)
+
+# torch comes first and by itself: with its CPU build in place nothing asks for gigabytes of CUDA.
+$(INSTALLED): pyproject.toml .ci/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Shelfwise needs Python 3.11 to 3.13: make PYTHON=python3.11 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo "installing torch for this machine (CPU build where there is no GPU)"
+	@{ test -n "$(WHEELS)" && $(UV) --no-index --find-links "$(WHEELS)" --no-deps torch 2>/dev/null; } || \
+		$(UV) --torch-backend=auto torch
+	@echo "installing Shelfwise and what it needs"
+	@UV_FIND_LINKS="$(WHEELS)" $(UV) --editable '.[multilingual]' --group dev
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/shelfwise demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) shelfwise-data

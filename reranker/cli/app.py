@@ -1,0 +1,59 @@
+"""The root command: its sub-commands, and how errors end."""
+
+import json
+import sys
+
+import typer
+
+from reranker.cli import benchmark, config, demo, search, store
+from reranker.cli.output import errors
+from reranker.errors import (
+    ConfigError,
+    DataError,
+    IndexMismatchError,
+    ModelError,
+    ShelfwiseError,
+)
+
+_EXIT_CODES: tuple[tuple[type[ShelfwiseError], int], ...] = (
+    (ConfigError, 2),
+    (DataError, 3),
+    (IndexMismatchError, 4),
+    (ModelError, 5),
+    (ShelfwiseError, 1),
+)
+
+app = typer.Typer(
+    name="shelfwise",
+    help="Re-rank a shop's search results for each shopper with an open LLM.",
+    epilog="Exit codes: 0 done, 2 wrong setting or argument, 3 unusable data, "
+    "4 index of another model, 5 language model not available, 130 interrupted.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(store.catalogue, name="catalogue")
+app.add_typer(store.behaviour, name="behaviour")
+app.add_typer(store.index, name="index")
+app.command("profile")(search.profile)
+app.command("search")(search.search)
+app.command("demo")(demo.demo)
+app.command("config")(config.config)
+app.add_typer(benchmark.benchmark, name="benchmark")
+
+
+def main() -> None:
+    """Run the command line and turn Shelfwise's errors into a message and an exit code."""
+    try:
+        app()
+    except ShelfwiseError as error:
+        if "--json" in sys.argv:
+            body = {"error": type(error).__name__, "message": str(error)}
+            typer.echo(json.dumps({"error": body}, ensure_ascii=False), err=True)
+        else:
+            errors.print(f"{type(error).__name__}: {error}", style="red", soft_wrap=True)
+        sys.exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind)))
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        sys.exit(130)

@@ -1,0 +1,5 @@
+"""`shelfwise demo`."""
+
+
+def demo() -> None:
+    """Run the demo."""

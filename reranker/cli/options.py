@@ -1,0 +1,59 @@
+"""Options that many commands share, and the settings that they add up to."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reranker.errors import ConfigError
+
+if TYPE_CHECKING:
+    from reranker.settings import Settings
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", help="Folder of the shop's data. [setting store.path]"),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings file; without it ./shelfwise.toml if it is there."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; may be repeated."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+MapOption = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="FIELD=COLUMN", help="Take a field from this column."),
+]
+
+
+def pairs(values: list[str] | None, option: str) -> dict[str, str]:
+    """Split ``NAME=VALUE`` arguments.
+
+    Raises:
+        ConfigError: one has no ``=``.
+    """
+    found = {}
+    for value in values or []:
+        name, separator, rest = value.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"{option} {value}: write {option} NAME=VALUE")
+        found[name.strip()] = rest.strip()
+    return found
+
+
+def arguments(store: Path | None, sets: list[str] | None) -> dict[str, Any]:
+    """Return the settings given as arguments, by dotted name."""
+    given: dict[str, Any] = dict(pairs(sets, "--set"))
+    if store is not None:
+        given["store.path"] = store
+    return given
+
+
+def load_settings(config: Path | None, store: Path | None, sets: list[str] | None) -> "Settings":
+    """Return the settings in force for a command."""
+    from reranker.settings import Settings
+
+    return Settings.load(config, arguments(store, sets))

@@ -1,0 +1,86 @@
+"""Profiles and results as text for people."""
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from reranker.cli.output import console
+
+if TYPE_CHECKING:
+    from reranker.schema import RankedItem, RerankResult, UserProfile
+
+
+def show_profile(profile: "UserProfile") -> None:
+    """Print a profile for people."""
+    console.print(
+        f"Shopper {escape(profile.user_id)}: {profile.event_count} events before "
+        f"{profile.as_of:%Y-%m-%d %H:%M} UTC",
+        style="bold",
+    )
+    console.print(escape(profile.summary), style="cyan")
+    table = Table("Taste", "For", "Share", "Events", box=None, pad_edge=False)
+    for affinity in profile.affinities[:12]:
+        share = f"{affinity.weight:.0%}"
+        table.add_row(affinity.kind, escape(affinity.name), share, str(affinity.evidence))
+    if profile.affinities:
+        console.print(table)
+    for repeat in profile.repeat_purchases[:5]:
+        rhythm = f", every {repeat.interval_days:.0f} days" if repeat.interval_days else ""
+        console.print(f"bought {repeat.count} times{rhythm}: {escape(repeat.title)}")
+    console.print()
+
+
+def show_result(result: "RerankResult", *, k: int, explain: bool) -> None:
+    """Print the first k places for people."""
+    table = Table("Rank", "Was", "Product", "Brand", "Price", box=None, pad_edge=False)
+    if explain:
+        table.add_column("Model", justify="right")
+        table.add_column("Interest", justify="right")
+        table.add_column("Why")
+    for item in result.items[:k]:
+        table.add_row(*_row(item, explain=explain))
+    console.print(table if result.items else "no product matches")
+    for issue in result.issues:
+        console.print(f"{issue.code}: {escape(issue.detail)}", style="yellow")
+    if explain:
+        console.print(_footer(result), style="dim")
+
+
+def _row(item: "RankedItem", *, explain: bool) -> list[str]:
+    product = item.product
+    price = "" if product.price is None else f"{product.price:.2f} {product.currency or ''}"
+    cells = [
+        str(item.rank),
+        str(item.recall_rank),
+        escape(product.title),
+        escape(product.brand or ""),
+        price.strip(),
+    ]
+    if explain:
+        logprob = "" if item.llm_logprob is None else f"{item.llm_logprob:.2f}"
+        interest = "" if item.interest is None else f"{item.interest:.2f}"
+        cells += [logprob, interest, escape(item.reason)]
+    return cells
+
+
+def _footer(result: "RerankResult") -> str:
+    times = result.timings
+    facts = [
+        f"outcome {result.outcome}",
+        f"{len(result.items)} candidates",
+        f"model {result.model}" + (f" + {result.adapter}" if result.adapter else ""),
+    ]
+    if result.template:
+        facts.append(
+            f"template {result.template.name}.v{result.template.version}.{result.template.language}"
+        )
+    if result.label_mass is not None:
+        facts.append(f"label mass {result.label_mass:.2f}")
+    if result.instability is not None:
+        facts.append(f"instability {result.instability:.1f} places")
+    facts.append(
+        f"profile {times.profile_ms:.0f} ms, recall {times.recall_ms:.0f} ms, "
+        f"model {times.model_ms:.0f} ms, total {times.total_ms:.0f} ms"
+    )
+    return "; ".join(facts)

@@ -1,0 +1,142 @@
+"""Blend what the stages found into the final order, and say why each product stands where it does.
+
+Each stage gives every product a share between 0 and 1: the model and recall by rank (Borda count:
+first 1, last 0), interest as it is. The final score is their weighted mean. Products that the model
+did not see follow those that it saw, in the fallback blend of recall and interest.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from reranker.interest import interest
+from reranker.listwise import Judgement
+from reranker.schema import Candidate, RankedItem, UserProfile, Value
+from reranker.settings import FusionSettings
+
+
+class _Evidence(Value):
+    candidate: Candidate
+    llm_logprob: float | None
+    llm_rank: int | None
+    interest: float | None
+    facts: tuple[str, ...]
+
+
+def fuse(
+    candidates: Sequence[Candidate],
+    judgement: Judgement,
+    profile: UserProfile | None,
+    weights: FusionSettings,
+) -> tuple[RankedItem, ...]:
+    """Return every candidate exactly once, in final order.
+
+    Args:
+        candidates: in recall order.
+        judgement: of the model, aligned with the candidates.
+        profile: of the shopper, None for an anonymous one.
+        weights: of the blend.
+    """
+    evidence = _gather(candidates, judgement, profile)
+    seen = [item for item in evidence if item.llm_logprob is not None]
+    unseen = [item for item in evidence if item.llm_logprob is None]
+    ranked = _blend(seen, weights, with_model=True, base=1.0 if unseen else 0.0)
+    ranked += _blend(unseen, weights, with_model=False, base=0.0)
+    return tuple(
+        _ranked_item(item, score, rank, len(seen), placed_by=_placed_by(item, weights))
+        for rank, (item, score) in enumerate(ranked, start=1)
+    )
+
+
+def _gather(
+    candidates: Sequence[Candidate], judgement: Judgement, profile: UserProfile | None
+) -> list[_Evidence]:
+    scores = list(zip(judgement.logprobs, candidates, strict=True))
+    best_first = sorted(
+        (index for index, (score, _) in enumerate(scores) if score is not None),
+        key=lambda index: (-(scores[index][0] or 0.0), candidates[index].recall_rank),
+    )
+    ranks = {index: rank for rank, index in enumerate(best_first, start=1)}
+    evidence = []
+    for index, (score, candidate) in enumerate(scores):
+        value, facts = interest(profile, candidate.product) if profile else (None, ())
+        evidence.append(
+            _Evidence(
+                candidate=candidate,
+                llm_logprob=score,
+                llm_rank=ranks.get(index),
+                interest=value,
+                facts=facts,
+            )
+        )
+    return evidence
+
+
+def _blend(
+    items: Sequence[_Evidence], weights: FusionSettings, *, with_model: bool, base: float
+) -> list[tuple[_Evidence, float]]:
+    recall = _borda(items, lambda item: item.candidate.recall_rank)
+    model = _borda(items, lambda item: item.llm_rank or 0)
+    scored = []
+    for position, item in enumerate(items):
+        parts = (
+            [(weights.model, model[position]), (weights.recall, recall[position])]
+            if with_model
+            else [(1.0, recall[position])]
+        )
+        share = weights.interest if with_model else weights.fallback_interest
+        if item.interest is not None:
+            parts.append((share, item.interest))
+        total = sum(weight for weight, _ in parts)
+        blended = sum(weight * value for weight, value in parts) / total if total else 0.0
+        scored.append((item, base + blended))
+    return sorted(scored, key=lambda pair: (-pair[1], pair[0].candidate.recall_rank))
+
+
+def _borda(items: Sequence[_Evidence], rank: Callable[[_Evidence], int]) -> list[float]:
+    order = sorted(range(len(items)), key=lambda index: rank(items[index]))
+    last = max(len(items) - 1, 1)
+    shares = [0.0] * len(items)
+    for place, index in enumerate(order):
+        shares[index] = 1 - place / last
+    return shares
+
+
+def _placed_by(item: _Evidence, weights: FusionSettings) -> Literal["model", "recall", "interest"]:
+    if item.llm_logprob is not None and weights.model:
+        return "model"
+    return "interest" if item.interest and weights.fallback_interest else "recall"
+
+
+def _ranked_item(
+    item: _Evidence,
+    score: float,
+    rank: int,
+    seen: int,
+    *,
+    placed_by: Literal["model", "recall", "interest"],
+) -> RankedItem:
+    candidate = item.candidate
+    if item.llm_rank is not None:
+        judged = f"model: {item.llm_rank} of {seen}"
+    else:
+        judged = "not judged by the model"
+    parts = [judged, f"recall: {candidate.recall_rank}{_arms(candidate)}", *item.facts]
+    return RankedItem(
+        product=candidate.product,
+        rank=rank,
+        score=score,
+        recall_rank=candidate.recall_rank,
+        recall_score=candidate.recall_score,
+        dense_rank=candidate.dense_rank,
+        lexical_rank=candidate.lexical_rank,
+        llm_logprob=item.llm_logprob,
+        interest=item.interest,
+        placed_by=placed_by,
+        reason="; ".join(parts),
+    )
+
+
+def _arms(candidate: Candidate) -> str:
+    arms = [("words", candidate.lexical_rank), ("meaning", candidate.dense_rank)]
+    found = [f"{name} {rank}" for name, rank in arms if rank is not None]
+    return f" ({', '.join(found)})" if found else ""

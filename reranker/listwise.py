@@ -1,0 +1,229 @@
+"""Ask the language model about a window of candidates and read one score for each.
+
+The model judges the whole window at once. The same window is shown in several seeded orders, sent
+as one batch, and the log-probabilities are averaged per product, which takes out most of the
+position bias (permutation self-consistency, Tang et al. 2023, arXiv 2310.07712). Every second order
+is the reverse of the one before, so that a bias that runs evenly along the list cancels exactly.
+
+Whatever the model does, the answer is a `Judgement`: a failure is an outcome with its reason, not
+an exception.
+"""
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import anyio
+
+from reranker.errors import ModelError, OutputError
+from reranker.ports import LanguageModel
+from reranker.prompting import PromptBudget, build_prompt, detect_language, draft_prompt
+from reranker.schema import (
+    Candidate,
+    Issue,
+    Language,
+    Prompt,
+    SearchRequest,
+    SlotScores,
+    TemplateRef,
+    UserProfile,
+    Value,
+)
+from reranker.settings import RankingSettings
+
+
+class Judgement(Value):
+    """What the model said about the candidates of a request.
+
+    Attributes:
+        logprobs: one a candidate in the candidates' order; None where the model was not asked or
+            its answer was not believed.
+        outcome: as in `RerankResult`.
+        instability: mean absolute change of rank between the shuffles; None for one shuffle.
+        windows: number of prompts answered.
+        personalised: whether the prompt spoke of the shopper.
+    """
+
+    logprobs: tuple[float | None, ...]
+    outcome: Literal["model", "repaired", "fallback"]
+    issues: tuple[Issue, ...] = ()
+    label_mass: float | None = None
+    instability: float | None = None
+    windows: int = 0
+    template: TemplateRef | None = None
+    personalised: bool = False
+    deadline_hit: bool = False
+
+
+class ListwiseRanker:
+    """Ranks windows of candidates with one language model."""
+
+    def __init__(
+        self, model: LanguageModel, settings: RankingSettings, *, profile_tokens: int
+    ) -> None:
+        self.model = model
+        self._settings = settings
+        self._budget = PromptBudget(card=settings.card_tokens, profile=profile_tokens)
+
+    def language(self, request: SearchRequest) -> Language:
+        """Return the prompt language: the request's, else the setting's, else the query's."""
+        if request.language is not None:
+            return request.language
+        if self._settings.language != "auto":
+            return self._settings.language
+        return detect_language(request.query)
+
+    async def judge(
+        self,
+        request: SearchRequest,
+        profile: UserProfile | None,
+        candidates: Sequence[Candidate],
+        *,
+        deadline: float = math.inf,
+    ) -> Judgement:
+        """Ask the model about the first candidates, as many as one window holds.
+
+        Args:
+            request: the search.
+            profile: of its shopper; None says nothing about anybody.
+            candidates: in recall order; those beyond the window are not shown to the model.
+            deadline: moment of `time.monotonic` at which waiting for the model ends.
+        """
+        size = min(len(candidates), self._settings.window)
+        if size < 2:
+            return Judgement(logprobs=(None,) * len(candidates), outcome="model")
+        try:
+            prompts, issues = self._prompts(request, profile, candidates[:size])
+            with anyio.fail_after(max(deadline - time.monotonic(), 0)):
+                answers = await self.model.read(prompts)
+            judged = self._read(prompts, answers, size)
+        except TimeoutError:
+            issue = Issue(code="deadline", detail="the deadline passed before the model answered")
+            return _fallback(len(candidates), issue, deadline_hit=True)
+        except ModelError as error:
+            return _fallback(len(candidates), Issue(code="model_error", detail=str(error)))
+        except OutputError as error:
+            return _fallback(len(candidates), Issue(code="bad_output", detail=str(error)))
+        padding: tuple[None, ...] = (None,) * (len(candidates) - size)
+        return judged.model_copy(
+            update={
+                "logprobs": judged.logprobs + padding,
+                "issues": issues + judged.issues,
+                "personalised": profile is not None,
+            }
+        )
+
+    def _prompts(
+        self,
+        request: SearchRequest,
+        profile: UserProfile | None,
+        window: Sequence[Candidate],
+    ) -> tuple[list[Prompt], tuple[Issue, ...]]:
+        draft = draft_prompt(
+            request,
+            profile.summary if profile else None,
+            window,
+            language=self.language(request),
+            readout=self._settings.readout,
+            spec=self.model.spec,
+            tokenizer=self.model.tokenizer,
+            budget=self._budget,
+        )
+        key = [candidate.product.product_id for candidate in window]
+        seed = f"{self._settings.seed}\n{request.query}\n{key}"
+        orders = shuffled_orders(len(window), self._settings.shuffles, seed)
+        issues: tuple[Issue, ...] = ()
+        if draft.shortened:
+            detail = f"{draft.shortened} of {len(window)} product cards were cut to fit the context"
+            issues = (Issue(code="cards_shortened", detail=detail),)
+        return [build_prompt(draft, order) for order in orders], issues
+
+    def _read(
+        self, prompts: Sequence[Prompt], answers: Sequence[SlotScores], size: int
+    ) -> Judgement:
+        by_shuffle = [
+            slots_to_candidates(prompt, answer, size)
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        masses = [answer.label_mass for answer in answers if answer.label_mass is not None]
+        mass = sum(masses) / len(masses) if masses else None
+        judged = Judgement(
+            logprobs=tuple(sum(scores) / len(scores) for scores in zip(*by_shuffle, strict=True)),
+            outcome="model",
+            label_mass=mass,
+            instability=instability(by_shuffle),
+            windows=len(prompts),
+            template=prompts[0].template,
+        )
+        if mass is None or mass >= self._settings.min_label_mass:
+            return judged
+        detail = (
+            f"the model put {mass:.3f} of its probability on the labels, below "
+            f"ranking.min_label_mass = {self._settings.min_label_mass}"
+        )
+        return judged.model_copy(
+            update={
+                "logprobs": (None,) * size,
+                "outcome": "fallback",
+                "issues": (Issue(code="low_label_mass", detail=detail),),
+            }
+        )
+
+
+def shuffled_orders(size: int, count: int, seed: str) -> list[tuple[int, ...]]:
+    """Return the orders in which a window is shown, the same for the same seed.
+
+    A single order is recall order as it is. Of several, each odd one is a random permutation and
+    each even one the reverse of its predecessor.
+    """
+    if count == 1:
+        return [tuple(range(size))]
+    generator = random.Random(seed)
+    orders: list[tuple[int, ...]] = []
+    while len(orders) < count:
+        order = tuple(generator.sample(range(size), size))
+        orders += [order, order[::-1]]
+    return orders[:count]
+
+
+def slots_to_candidates(prompt: Prompt, answer: SlotScores, size: int) -> list[float]:
+    """Return the log-probabilities in candidate order.
+
+    Raises:
+        OutputError: the model scored another number of slots than the prompt has.
+    """
+    if len(answer.logprobs) != size:
+        raise OutputError(f"the model scored {len(answer.logprobs)} of {size} candidates")
+    scores = [0.0] * size
+    for slot, candidate in enumerate(prompt.order):
+        scores[candidate] = answer.logprobs[slot]
+    return scores
+
+
+def instability(by_shuffle: Sequence[Sequence[float]]) -> float | None:
+    """Return the mean absolute difference of a candidate's rank between pairs of shuffles.
+
+    0 means that the shown order does not matter; a random order gives about a third of the
+    candidates' number.
+    """
+    if len(by_shuffle) < 2:
+        return None
+    ranks = []
+    for scores in by_shuffle:
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+        ranks.append({candidate: rank for rank, candidate in enumerate(order)})
+    changes = [
+        abs(first[candidate] - second[candidate])
+        for position, first in enumerate(ranks)
+        for second in ranks[position + 1 :]
+        for candidate in first
+    ]
+    return sum(changes) / len(changes)
+
+
+def _fallback(size: int, issue: Issue, *, deadline_hit: bool = False) -> Judgement:
+    return Judgement(
+        logprobs=(None,) * size, outcome="fallback", issues=(issue,), deadline_hit=deadline_hit
+    )

@@ -1,0 +1,210 @@
+"""The path of one request: profile and recall, the model's judgement, the blend, the result."""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+import anyio.to_thread
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from reranker.errors import DataError
+from reranker.fusion import fuse
+from reranker.listwise import ListwiseRanker
+from reranker.ports import CandidateIndex, ProfileStore, Recommender
+from reranker.schema import (
+    Candidate,
+    RerankResult,
+    SearchRequest,
+    Timings,
+    UserProfile,
+)
+from reranker.settings import Settings
+
+
+class Reranker:
+    """Searches and re-ranks. Build one with `reranker.build`; it serves many requests at once.
+
+    The asynchronous methods are `asearch` and `arerank`; `search` and `rerank` do the same for
+    synchronous callers, also where an event loop runs already, as in a notebook. Use it as a
+    context manager, or call `close`, to let go of the model.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: CandidateIndex,
+        recommender: Recommender,
+        profiles: ProfileStore | None,
+        ranker: ListwiseRanker,
+        settings: Settings,
+    ) -> None:
+        self._index = index
+        self._recommender = recommender
+        self._profiles = profiles
+        self._ranker = ranker
+        self._settings = settings
+        self._exit = ExitStack()
+        self._portal: BlockingPortal | None = None
+        self._lock = Lock()
+
+    def search(self, request: SearchRequest) -> RerankResult:
+        """Recall candidates for a request and rank them; see `asearch`."""
+        return self._blocking().call(self.asearch, request)
+
+    def rerank(self, request: SearchRequest, candidates: Sequence[Candidate]) -> RerankResult:
+        """Rank the caller's own candidates; see `arerank`."""
+        return self._blocking().call(self.arerank, request, candidates)
+
+    def profile(self, user_id: str, at: datetime | None = None) -> UserProfile | None:
+        """Return what is known of a shopper from events strictly before a moment (default: now).
+
+        None means that there is no event, or that the shop's behaviour has not been imported.
+        """
+        if self._profiles is None:
+            return None
+        return self._profiles.profile(user_id, at or datetime.now(UTC))
+
+    async def asearch(self, request: SearchRequest) -> RerankResult:
+        """Recall candidates for a request and rank them for its shopper.
+
+        Returns:
+            Every recalled candidate exactly once. ``query=None`` recommends.
+
+        Raises:
+            DataError: the store is damaged. A failing model is no error: see ``outcome``.
+        """
+        started = time.monotonic()
+        if request.query is None:
+            profile, profile_ms = await self._profile(request)
+            candidates, recall_ms = await self._recall(request, profile)
+        else:
+            # The two do not need each other: a search waits for the slower one only.
+            (profile, profile_ms), (candidates, recall_ms) = await asyncio.gather(
+                self._profile(request), self._recall(request, None)
+            )
+        timings = Timings(profile_ms=profile_ms, recall_ms=recall_ms)
+        return await self._rank(request, profile, candidates, started, timings)
+
+    async def arerank(
+        self, request: SearchRequest, candidates: Sequence[Candidate]
+    ) -> RerankResult:
+        """Rank candidates that the caller recalled, for the request's shopper.
+
+        Args:
+            request: its filters are the caller's business: nothing is removed.
+            candidates: best first; each product once.
+
+        Raises:
+            DataError: a product stands in the candidates twice.
+        """
+        started = time.monotonic()
+        counts = Counter(candidate.product.product_id for candidate in candidates)
+        for product_id, count in counts.items():
+            if count > 1:
+                raise DataError(f"the candidates hold product {product_id!r} {count} times")
+        profile, profile_ms = await self._profile(request)
+        timings = Timings(profile_ms=profile_ms)
+        return await self._rank(request, profile, candidates, started, timings)
+
+    async def _profile(self, request: SearchRequest) -> tuple[UserProfile | None, float]:
+        if self._profiles is None or request.user_id is None:
+            return None, 0.0
+        started = time.monotonic()
+        language = self._ranker.language(request)
+        profile = await anyio.to_thread.run_sync(
+            self._profiles.profile, request.user_id, request.at, language
+        )
+        return profile, _since(started)
+
+    async def _recall(
+        self, request: SearchRequest, profile: UserProfile | None
+    ) -> tuple[tuple[Candidate, ...], float]:
+        started = time.monotonic()
+        depth = max(self._settings.retrieval.candidates, request.k)
+        query = request.query
+
+        def find() -> tuple[Candidate, ...]:
+            if query is None:
+                return self._recommender.recommend(
+                    profile, request.at, k=depth, filters=request.filters
+                )
+            return self._index.search(query, k=depth, filters=request.filters)
+
+        return await anyio.to_thread.run_sync(find), _since(started)
+
+    async def _rank(
+        self,
+        request: SearchRequest,
+        profile: UserProfile | None,
+        candidates: Sequence[Candidate],
+        started: float,
+        timings: Timings,
+    ) -> RerankResult:
+        limit = request.deadline_ms or self._settings.ranking.deadline_ms
+        deadline = started + limit / 1000 if limit else math.inf
+        asked = time.monotonic()
+        judged = await self._ranker.judge(request, profile, candidates, deadline=deadline)
+        model_ms = _since(asked)
+        blended = time.monotonic()
+        items = fuse(candidates, judged, profile, self._settings.fusion)
+        spec = self._ranker.model.spec
+        return RerankResult(
+            request_id=request.request_id,
+            items=items,
+            outcome=judged.outcome,
+            issues=judged.issues,
+            personalised=judged.personalised,
+            label_mass=judged.label_mass,
+            instability=judged.instability,
+            windows=judged.windows,
+            template=judged.template,
+            model=spec.name,
+            adapter=spec.adapter,
+            deadline_hit=judged.deadline_hit,
+            timings=timings.model_copy(
+                update={
+                    "model_ms": model_ms,
+                    "rank_ms": _since(blended),
+                    "total_ms": _since(started),
+                }
+            ),
+        )
+
+    def _blocking(self) -> BlockingPortal:
+        with self._lock:
+            if self._portal is None:
+                self._portal = self._exit.enter_context(start_blocking_portal())
+            return self._portal
+
+    async def aclose(self) -> None:
+        """Let go of the model."""
+        await self._ranker.model.aclose()
+
+    def close(self) -> None:
+        """Let go of the model and of the thread behind the synchronous methods."""
+        self._blocking().call(self.aclose)
+        with self._lock:
+            self._portal = None
+            self._exit.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _since(started: float) -> float:
+    return (time.monotonic() - started) * 1000

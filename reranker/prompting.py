@@ -1,0 +1,251 @@
+"""Turn a request, a profile and candidates into the question for the language model.
+
+Training, evaluation and serving all call `build_prompt`, so that what is measured is what is
+served. The order is made for the prefix cache: task, profile, query, candidates. Product text is
+hostile input: it is cleaned, its brackets are taken from it so that it cannot imitate a label or a
+delimiter, and it is cut by the model's own tokens. Product ids never enter.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from pydantic import Field
+
+from prompts import PromptTemplate, load_template
+from reranker.errors import ContextOverflow
+from reranker.ports import ModelSpec, Tokenizer
+from reranker.schema import (
+    VERDICT_SLOT,
+    Candidate,
+    Language,
+    Product,
+    Prompt,
+    Readout,
+    SearchRequest,
+    TemplateRef,
+    Value,
+)
+
+_MESSAGES: dict[str, type[BaseMessage]] = {
+    "system": SystemMessage,
+    "user": HumanMessage,
+    "assistant": AIMessage,
+}
+_NEUTRAL = str.maketrans(
+    {"[": "(", "]": ")", "［": "（", "］": "）", "【": "（", "】": "）", "<": "‹", ">": "›"}
+)
+_QUERY_TOKENS = 64
+_CONTEXT_TOKENS = 16
+_SMALLEST_CARD = 6
+_SPARE_TOKENS = 16
+_DESCRIPTION_CHARACTERS = 600
+
+
+class PromptBudget(Value):
+    """How long the parts of a prompt may become, in the model's tokens.
+
+    Attributes:
+        card: longest product card.
+        profile: longest profile text.
+    """
+
+    card: int = Field(ge=8)
+    profile: int = Field(ge=16)
+
+
+class PromptDraft(Value):
+    """What all prompts of one window share, whatever order the candidates are shown in.
+
+    Attributes:
+        cards: card text by candidate of the window.
+        shortened: number of cards cut below the budget because the context was too short.
+    """
+
+    profile: str
+    query: str | None
+    context: tuple[tuple[str, str], ...]
+    cards: tuple[str, ...]
+    language: Language
+    readout: Readout
+    labels: tuple[str, ...]
+    token_count: int
+    shortened: int = 0
+
+
+def clean(text: str) -> str:
+    """Return a text on one line, without control characters and without label brackets."""
+    spaced = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    return " ".join(spaced.split()).translate(_NEUTRAL)
+
+
+def detect_language(query: str | None, default: Language = "en") -> Language:
+    """Return ``zh`` for a query with Chinese characters, ``en`` for another, default for none."""
+    if not query:
+        return default
+    return "zh" if any("\u4e00" <= c <= "\u9fff" for c in query) else "en"
+
+
+def card_text(product: Product, tokenizer: Tokenizer, max_tokens: int) -> str:
+    """Return a product card: facts joined by `` | ``, the most telling first, within its budget.
+
+    The description comes last, as far as room allows; the title is cut when it alone is too long.
+    """
+    parts = [clean(part) for part in _facts(product)]
+    text = " | ".join(part for part in parts if part)
+    return tokenizer.truncate(text, max_tokens).rstrip(" |")
+
+
+def draft_prompt(
+    request: SearchRequest,
+    profile: str | None,
+    candidates: Sequence[Candidate],
+    *,
+    language: Language,
+    readout: Readout,
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+    budget: PromptBudget,
+) -> PromptDraft:
+    """Clean and cut everything that one window of candidates needs.
+
+    Long profiles and queries are cut before the cards, and room is shared so that every card
+    keeps what it needs up to an equal share.
+
+    Raises:
+        ContextOverflow: even the shortest cards would not fit the model's context.
+    """
+    template = _template(readout, language)
+    query = None if request.query is None else _cut(request.query, tokenizer, _QUERY_TOKENS)
+    context = tuple(
+        (_cut(name, tokenizer, _CONTEXT_TOKENS), _cut(value, tokenizer, _CONTEXT_TOKENS))
+        for name, value in request.context.items()
+    )[:8]
+    bare: dict[str, Any] = {"profile": "", "query": query, "context": context}
+    labels = _labels(readout, spec, len(candidates))
+    fixed = _length(template, tokenizer, **bare, cards=_cards([""] * len(candidates), labels))
+    room = spec.context_length - fixed - _SPARE_TOKENS
+    smallest = _SMALLEST_CARD * len(candidates)
+    if room < smallest:
+        message = (
+            f"{len(candidates)} candidates need at least {fixed + smallest + _SPARE_TOKENS} tokens "
+            f"and the model's context has {spec.context_length}: lower ranking.window"
+        )
+        raise ContextOverflow(message)
+    text = _cut_lines(profile or "", tokenizer, min(budget.profile, room - smallest))
+    room -= tokenizer.count(text)
+    full = [card_text(candidate.product, tokenizer, budget.card) for candidate in candidates]
+    counts = [tokenizer.count(card) for card in full]
+    share = fair_share(counts, room)
+    cards = tuple(
+        card if count <= share else tokenizer.truncate(card, share)
+        for card, count in zip(full, counts, strict=True)
+    )
+    return PromptDraft(
+        profile=text,
+        query=query,
+        context=context,
+        cards=cards,
+        language=language,
+        readout=readout,
+        labels=labels,
+        token_count=fixed + tokenizer.count(text) + sum(min(c, share) for c in counts),
+        shortened=sum(count > share for count in counts),
+    )
+
+
+def build_prompt(draft: PromptDraft, order: Sequence[int]) -> Prompt:
+    """Render a draft with its candidates shown in the given order.
+
+    Args:
+        draft: what the prompts of one window share.
+        order: a permutation; slot i shows candidate ``order[i]``.
+    """
+    template = _template(draft.readout, draft.language)
+    messages = template.render_messages(
+        profile=draft.profile,
+        query=draft.query,
+        context=draft.context,
+        cards=_cards([draft.cards[index] for index in order], draft.labels),
+    )
+    return Prompt(
+        messages=tuple(_MESSAGES[role](content=text) for role, text in messages),
+        order=tuple(order),
+        labels=draft.labels,
+        readout=draft.readout,
+        template=TemplateRef(
+            name=template.name,
+            version=template.version,
+            language=draft.language,
+            sha256=template.sha256,
+        ),
+        token_count=draft.token_count,
+    )
+
+
+def fair_share(needs: Sequence[int], room: int) -> int:
+    """Return the largest cap such that the needs, each cut to it, fit the room together.
+
+    What short ones leave over goes to the long ones (max-min fairness).
+    """
+    left, share = room, 0
+    for index, need in enumerate(sorted(needs)):
+        share = left // (len(needs) - index)
+        if need > share:
+            return share
+        left -= need
+    return max(needs, default=share)
+
+
+def _facts(product: Product) -> list[str]:
+    price = ""
+    if product.price is not None:
+        price = f"{product.price:.2f} {product.currency or ''}"
+    leaf = product.category.rsplit(">", 1)[-1] if product.category else ""
+    attributes = [f"{name} {value}" for name, value in product.attributes.items()]
+    stock = "" if product.in_stock else "out of stock"
+    return [
+        product.title,
+        product.brand or "",
+        leaf,
+        price,
+        stock,
+        *attributes,
+        product.description[:_DESCRIPTION_CHARACTERS],
+    ]
+
+
+def _template(readout: Readout, language: Language) -> PromptTemplate:
+    return load_template(f"listwise_{readout}", language)
+
+
+def _labels(readout: Readout, spec: ModelSpec, count: int) -> tuple[str, ...]:
+    if readout == "verdict":
+        return ()
+    if count > len(spec.labels):
+        message = (
+            f"{count} candidates in one window, but {spec.name} has {len(spec.labels)} labels: "
+            "lower ranking.window"
+        )
+        raise ContextOverflow(message)
+    return spec.labels[:count]
+
+
+def _cards(texts: Sequence[str], labels: Sequence[str]) -> list[dict[str, str]]:
+    if not labels:
+        return [{"text": text, "slot": VERDICT_SLOT} for text in texts]
+    return [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
+
+
+def _length(template: PromptTemplate, tokenizer: Tokenizer, **variables: Any) -> int:
+    return sum(tokenizer.count(text) + 8 for _, text in template.render_messages(**variables))
+
+
+def _cut(text: str, tokenizer: Tokenizer, max_tokens: int) -> str:
+    return tokenizer.truncate(clean(text), max_tokens).strip()
+
+
+def _cut_lines(text: str, tokenizer: Tokenizer, max_tokens: int) -> str:
+    lines = "\n".join(clean(line) for line in text.splitlines() if line.strip())
+    return tokenizer.truncate(lines, max(max_tokens, 0)).strip()

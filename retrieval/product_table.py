@@ -1,0 +1,344 @@
+"""The catalogue as an immutable, columnar snapshot in one memory-mapped Arrow file.
+
+Rows are ordered by `key`, a number that a product keeps for life and that is never given out
+again: vector and word indexes refer to it, and a later snapshot can be compared with theirs. Hashes
+are 64-bit BLAKE2b: among ten million products two texts share one with a probability of about
+3 in a million, which is accepted for `row_hashes` and `text_hashes` (a change could be overlooked)
+but not for product ids, which are always compared in full.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property, lru_cache, partial
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reranker.errors import DataError
+from reranker.schema import CATEGORY_SEPARATOR, Filters, Product, category_paths
+
+IntArray = npt.NDArray[np.int64]
+HashArray = npt.NDArray[np.uint64]
+BoolArray = npt.NDArray[np.bool_]
+Rows = Sequence[int] | IntArray
+
+DESCRIPTION_LIMIT = 500
+"""Characters of a description that are embedded and indexed; embedders cut off about there."""
+_BATCH = 16_384
+_CACHED_MASKS = 8
+_FORMAT = {b"format": b"shelfwise-products/1"}
+_CODED = ("brand", "category", "currency")
+_PLAIN = pa.schema(
+    [
+        pa.field("product_id", pa.large_string(), nullable=False),
+        pa.field("title", pa.large_string(), nullable=False),
+        pa.field("description", pa.large_string(), nullable=False),
+        pa.field("brand", pa.large_string()),
+        pa.field("category", pa.large_string()),
+        pa.field("price", pa.float64()),
+        pa.field("currency", pa.large_string()),
+        pa.field("in_stock", pa.bool_(), nullable=False),
+        pa.field("attributes", pa.large_string(), nullable=False),
+        pa.field("id_hash", pa.uint64(), nullable=False),
+        pa.field("row_hash", pa.uint64(), nullable=False),
+        pa.field("text_hash", pa.uint64(), nullable=False),
+    ]
+)
+_FIELDS = tuple(Product.model_fields)
+
+
+class ProductTable:
+    """One version of the catalogue. Build it with `open`, `empty` and `upsert`; read it anywhere.
+
+    Rows are numbered 0 to ``len(table) - 1``. Nothing is ever mutated, so that threads share it.
+    """
+
+    def __init__(self, batch: Any, next_key: int) -> None:
+        self._batch = batch
+        self._next_key = next_key
+        # Holds columns, not self: a cached mask must not keep an outdated snapshot alive.
+        self._mask = lru_cache(maxsize=_CACHED_MASKS)(partial(_mask, _FilterColumns(batch)))
+
+    @classmethod
+    def empty(cls) -> "ProductTable":
+        """Return a table without products."""
+        return cls(_encode(_PLAIN.empty_table(), np.empty(0, np.int64)), 0)
+
+    @classmethod
+    def open(cls, path: Path) -> "ProductTable":
+        """Map a saved table into memory.
+
+        Raises:
+            DataError: the file is missing, corrupt or of another format.
+        """
+        remedy = "run `shelfwise catalogue import`"
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            metadata = dict(reader.schema.metadata or {})
+            next_key = int(metadata.pop(b"next_key", b"-1"))
+            batch = reader.get_batch(0)
+            batch.validate()
+        except FileNotFoundError:
+            raise DataError(f"{path}: there is no catalogue; {remedy}") from None
+        except (OSError, ValueError, IndexError) as error:
+            raise DataError(f"{path}: the catalogue is corrupt ({error}); {remedy}") from error
+        if metadata != _FORMAT or next_key < 0 or batch.schema.names != ["key", *_PLAIN.names]:
+            raise DataError(f"{path}: not a catalogue of this version; delete it and {remedy}")
+        return cls(batch, next_key)
+
+    def save(self, path: Path) -> None:
+        """Write the table so that readers see either the old file or the new one, whole."""
+        metadata = {**_FORMAT, b"next_key": str(self._next_key).encode()}
+        batch = self._batch.replace_schema_metadata(metadata)
+        with (
+            replacing(path) as temporary,
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, batch.schema) as writer,
+        ):
+            writer.write_batch(batch)
+
+    def __len__(self) -> int:
+        return int(self._batch.num_rows)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the content: it changes whenever a row comes, goes or changes."""
+        digest = blake2b(self.keys.tobytes(), digest_size=16)
+        digest.update(self.row_hashes.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def keys(self) -> IntArray:
+        """Key of each row, ascending."""
+        return self._numbers("key")
+
+    @cached_property
+    def row_hashes(self) -> HashArray:
+        """Hash of all fields of each row; the same in every version."""
+        return self._numbers("row_hash")
+
+    @cached_property
+    def text_hashes(self) -> HashArray:
+        """Hash of exactly what `texts` returns for each row; the same in every version."""
+        return self._numbers("text_hash")
+
+    def rows_of_ids(self, product_ids: Sequence[str]) -> IntArray:
+        """Return the row of each product id, -1 where there is none."""
+        return self._find(_hashes(product_ids), pa.array(product_ids, pa.large_string()))
+
+    def rows_of_keys(self, keys: npt.ArrayLike) -> IntArray:
+        """Return the row of each key, -1 where there is none."""
+        wanted = np.asarray(keys, np.int64)
+        rows = np.searchsorted(self.keys, wanted).astype(np.int64)
+        inside = rows < len(self)
+        inside[inside] = self.keys[rows[inside]] == wanted[inside]
+        return np.where(inside, rows, -1)
+
+    def products(self, rows: Rows) -> tuple[Product, ...]:
+        """Return the products of some rows, in their order.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        columns = self._columns(rows, _FIELDS)
+        columns["attributes"] = [json.loads(text) for text in columns["attributes"]]
+        return tuple(
+            Product(**dict(zip(_FIELDS, values, strict=True)))
+            for values in zip(*(columns[name] for name in _FIELDS), strict=True)
+        )
+
+    def product_ids(self, rows: Rows) -> list[str]:
+        """Return the product ids of some rows, in their order."""
+        return self._columns(rows, ("product_id",))["product_id"]
+
+    def texts(self, rows: Rows) -> list[str]:
+        """Return what is embedded and indexed of some rows: see `product_text`."""
+        names = ("title", "brand", "category", "attributes", "description")
+        columns = self._columns(rows, names)
+        columns["attributes"] = [json.loads(text) for text in columns["attributes"]]
+        return [_text(*values) for values in zip(*columns.values(), strict=True)]
+
+    def mask(self, filters: Filters) -> BoolArray:
+        """Tell for each row whether it meets the filters, exactly as `Filters.matches` does.
+
+        The array is shared between callers and read-only.
+        """
+        return self._mask(filters)
+
+    def upsert(self, products: Iterable[Product]) -> tuple["ProductTable", int, int, int]:
+        """Add new products and replace known ones.
+
+        Args:
+            products: consumed once and in batches; product ids must differ.
+
+        Returns:
+            The new table, and the numbers of products added, changed and left as they were.
+
+        Raises:
+            DataError: a product id comes twice.
+        """
+        incoming = _read(products)
+        hashes = incoming["id_hash"].to_numpy()
+        _refuse_twice(hashes, incoming["product_id"])
+        rows = self._find(hashes, incoming["product_id"].combine_chunks())
+        new = np.flatnonzero(rows < 0)
+        known = np.flatnonzero(rows >= 0)
+        differs = self.row_hashes[rows[known]] != incoming["row_hash"].to_numpy()[known]
+        changed = known[differs]
+        unchanged = len(known) - len(changed)
+        if not len(new) and not len(changed):
+            return self, 0, 0, unchanged
+        source = np.arange(len(self) + len(new))
+        source[rows[changed]] = len(self) + changed
+        source[len(self) :] = len(self) + new
+        merged = pa.concat_tables([_decode(self._batch), incoming]).take(pa.array(source))
+        keys = np.concatenate([self.keys, self._next_key + np.arange(len(new))])
+        table = ProductTable(_encode(merged, keys), self._next_key + len(new))
+        return table, len(new), len(changed), unchanged
+
+    def delete(self, product_ids: Sequence[str]) -> tuple["ProductTable", int]:
+        """Return a table without some products, and how many were there; unknown ids are fine."""
+        rows = self.rows_of_ids(product_ids)
+        kept = np.ones(len(self), np.bool_)
+        kept[rows[rows >= 0]] = False
+        deleted = len(self) - int(kept.sum())
+        if not deleted:
+            return self, 0
+        plain = _decode(self._batch).filter(pa.array(kept))
+        return ProductTable(_encode(plain, self.keys[kept]), self._next_key), deleted
+
+    def _numbers(self, name: str) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = self._batch[name].to_numpy()
+        return values
+
+    def _columns(self, rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
+        taken = self._batch.select(list(names)).take(pa.array(rows, pa.int64()))
+        return {name: taken[name].to_pylist() for name in names}
+
+    @cached_property
+    def _id_order(self) -> tuple[HashArray, IntArray]:
+        hashes = self._numbers("id_hash")
+        order = np.argsort(hashes, kind="stable").astype(np.int64)
+        return hashes[order], order
+
+    def _find(self, hashes: HashArray, ids: Any) -> IntArray:
+        """Return the rows of some ids by their hash; equal hashes are told apart by the id."""
+        ordered, order = self._id_order
+        rows = np.full(len(hashes), -1, np.int64)
+        place = np.searchsorted(ordered, hashes)
+        pending = np.arange(len(hashes))
+        while pending.size:
+            pending = pending[place[pending] < len(self)]
+            pending = pending[ordered[place[pending]] == hashes[pending]]
+            found = order[place[pending]]
+            equal = pc.equal(ids.take(pa.array(pending)), self._batch["product_id"].take(found))
+            same = equal.to_numpy(zero_copy_only=False).astype(np.bool_)
+            rows[pending[same]] = found[same]
+            pending = pending[~same]
+            place[pending] += 1
+        return rows
+
+
+class _FilterColumns:
+    """The columns that filters look at, in a form that numpy is quick with."""
+
+    def __init__(self, batch: Any) -> None:
+        self._batch = batch
+
+    @cached_property
+    def price(self) -> npt.NDArray[np.float64]:
+        """Price of each row; NaN, which meets no bound, where there is none."""
+        values: npt.NDArray[np.float64] = self._batch["price"].to_numpy(zero_copy_only=False)
+        return values
+
+    @cached_property
+    def in_stock(self) -> BoolArray:
+        values: BoolArray = self._batch["in_stock"].to_numpy(zero_copy_only=False)
+        return values
+
+    @cached_property
+    def brand(self) -> "_Coded":
+        return _Coded(self._batch["brand"], lambda name: (name.casefold(),))
+
+    @cached_property
+    def category(self) -> "_Coded":
+        return _Coded(self._batch["category"], category_paths)
+
+
+class _Coded:
+    """A dictionary-encoded column that can be searched by names derived from its values."""
+
+    def __init__(self, column: Any, names_of: Any) -> None:
+        values = column.dictionary.to_pylist()
+        self._codes = column.indices.fill_null(len(values)).to_numpy()
+        self._size = len(values) + 1
+        self._codes_of: dict[str, list[int]] = {}
+        for code, value in enumerate(values):
+            for name in set(names_of(value)):
+                self._codes_of.setdefault(name, []).append(code)
+
+    def any_of(self, names: Collection[str]) -> BoolArray:
+        wanted = np.zeros(self._size, np.bool_)
+        for name in names:
+            wanted[self._codes_of.get(name, [])] = True
+        return wanted[self._codes]
+
+
+def _mask(columns: _FilterColumns, filters: Filters) -> BoolArray:
+    kept = np.ones(len(columns.in_stock), np.bool_)
+    if filters.categories:
+        paths = {category_paths(name)[-1] for name in filters.categories if name}
+        kept &= columns.category.any_of(paths)
+    if filters.brands:
+        kept &= columns.brand.any_of({name.casefold() for name in filters.brands})
+    if filters.min_price is not None:
+        kept &= columns.price >= filters.min_price
+    if filters.max_price is not None:
+        kept &= columns.price <= filters.max_price
+    if filters.in_stock is not None:
+        kept &= columns.in_stock == filters.in_stock
+    kept.flags.writeable = False
+    return kept
+
+
+def product_text(product: Product) -> str:
+    """Return the text of a product that is embedded and indexed, one line a field.
+
+    Title, brand, category with commas for `` > ``, the values of the attributes, and the first
+    `DESCRIPTION_LIMIT` characters of the description; what is empty is left out.
+    """
+    return _text(
+        product.title, product.brand, product.category, product.attributes, product.description
+    )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file in the same folder that replaces ``path`` if all goes well.
+
+    The content is on the disk before the name changes hands, so that a crash leaves the old file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        for synced in (temporary, path.parent):
+            if synced == path.parent:
+                temporary.replace(path)
+            descriptor = os.open(synced, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+    finally:
+        temporary.unlink(missing_ok=True)
