@@ -44,6 +44,8 @@ class Judgement(Value):
         instability: mean absolute change of rank between the shuffles; None for one shuffle.
         windows: number of prompts answered.
         personalised: whether the prompt spoke of the shopper.
+        prompt_ms: time spent on making the prompts, in milliseconds.
+        model_ms: time spent on waiting for the model, in milliseconds.
     """
 
     logprobs: tuple[float | None, ...]
@@ -55,6 +57,8 @@ class Judgement(Value):
     template: TemplateRef | None = None
     personalised: bool = False
     deadline_hit: bool = False
+    prompt_ms: float = 0.0
+    model_ms: float = 0.0
 
 
 class ListwiseRanker:
@@ -92,26 +96,24 @@ class ListwiseRanker:
             deadline: moment of `time.monotonic` at which waiting for the model ends.
         """
         size = min(len(candidates), self._settings.window)
+        unseen: tuple[None, ...] = (None,) * (len(candidates) - size)
         if size < 2:
             return Judgement(logprobs=(None,) * len(candidates), outcome="model")
+        clock = _Clock()
         try:
             prompts, issues = self._prompts(request, profile, candidates[:size])
+            clock.prompts_made()
             with anyio.fail_after(max(deadline - time.monotonic(), 0)):
                 answers = await self.model.read(prompts)
             judged = self._read(prompts, answers, size)
-        except TimeoutError:
-            issue = Issue(code="deadline", detail="the deadline passed before the model answered")
-            return _fallback(len(candidates), issue, deadline_hit=True)
-        except ModelError as error:
-            return _fallback(len(candidates), Issue(code="model_error", detail=str(error)))
-        except OutputError as error:
-            return _fallback(len(candidates), Issue(code="bad_output", detail=str(error)))
-        padding: tuple[None, ...] = (None,) * (len(candidates) - size)
+        except (TimeoutError, ModelError, OutputError) as error:
+            return _fallback(len(candidates), error).model_copy(update=clock.read())
         return judged.model_copy(
             update={
-                "logprobs": judged.logprobs + padding,
+                "logprobs": judged.logprobs + unseen,
                 "issues": issues + judged.issues,
                 "personalised": profile is not None,
+                **clock.read(),
             }
         )
 
@@ -223,7 +225,32 @@ def instability(by_shuffle: Sequence[Sequence[float]]) -> float | None:
     return sum(changes) / len(changes)
 
 
-def _fallback(size: int, issue: Issue, *, deadline_hit: bool = False) -> Judgement:
+def _fallback(size: int, error: TimeoutError | ModelError | OutputError) -> Judgement:
+    if isinstance(error, TimeoutError):
+        issue = Issue(code="deadline", detail="the deadline passed before the model answered")
+    elif isinstance(error, ModelError):
+        issue = Issue(code="model_error", detail=str(error))
+    else:
+        issue = Issue(code="bad_output", detail=str(error))
     return Judgement(
-        logprobs=(None,) * size, outcome="fallback", issues=(issue,), deadline_hit=deadline_hit
+        logprobs=(None,) * size,
+        outcome="fallback",
+        issues=(issue,),
+        deadline_hit=isinstance(error, TimeoutError),
     )
+
+
+class _Clock:
+    """Splits the time of a judgement between making prompts and waiting for the model."""
+
+    def __init__(self) -> None:
+        self._started = self._made = time.monotonic()
+
+    def prompts_made(self) -> None:
+        self._made = time.monotonic()
+
+    def read(self) -> dict[str, float]:
+        return {
+            "prompt_ms": (self._made - self._started) * 1000,
+            "model_ms": (time.monotonic() - self._made) * 1000,
+        }

@@ -149,9 +149,7 @@ class Reranker:
     ) -> RerankResult:
         limit = request.deadline_ms or self._settings.ranking.deadline_ms
         deadline = started + limit / 1000 if limit else math.inf
-        asked = time.monotonic()
         judged = await self._ranker.judge(request, profile, candidates, deadline=deadline)
-        model_ms = _since(asked)
         blended = time.monotonic()
         items = fuse(candidates, judged, profile, self._settings.fusion)
         spec = self._ranker.model.spec
@@ -170,7 +168,8 @@ class Reranker:
             deadline_hit=judged.deadline_hit,
             timings=timings.model_copy(
                 update={
-                    "model_ms": model_ms,
+                    "prompt_ms": judged.prompt_ms,
+                    "model_ms": judged.model_ms,
                     "rank_ms": _since(blended),
                     "total_ms": _since(started),
                 }

@@ -363,10 +363,15 @@ class RankedItem(Value):
 
 
 class Timings(Value):
-    """Wall-clock milliseconds of the stages of one request; a stage that did not run is 0."""
+    """Wall-clock milliseconds of the stages of one request; a stage that did not run is 0.
+
+    Attributes:
+        model_ms: waiting for the language model alone; ``total_ms`` less this is the overhead.
+    """
 
     profile_ms: float = 0.0
     recall_ms: float = 0.0
+    prompt_ms: float = 0.0
     model_ms: float = 0.0
     rank_ms: float = 0.0
     total_ms: float = 0.0

