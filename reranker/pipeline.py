@@ -44,13 +44,14 @@ class Reranker:
         profiles: ProfileStore | None,
         ranker: ListwiseRanker,
         settings: Settings,
+        resources: ExitStack | None = None,
     ) -> None:
         self._index = index
         self._recommender = recommender
         self._profiles = profiles
         self._ranker = ranker
         self._settings = settings
-        self._exit = ExitStack()
+        self._resources = resources or ExitStack()
         self._portal: BlockingPortal | None = None
         self._lock = Lock()
 
@@ -179,19 +180,15 @@ class Reranker:
     def _blocking(self) -> BlockingPortal:
         with self._lock:
             if self._portal is None:
-                self._portal = self._exit.enter_context(start_blocking_portal())
+                self._portal = self._resources.enter_context(start_blocking_portal())
             return self._portal
 
-    async def aclose(self) -> None:
-        """Let go of the model."""
-        await self._ranker.model.aclose()
-
     def close(self) -> None:
-        """Let go of the model and of the thread behind the synchronous methods."""
-        self._blocking().call(self.aclose)
+        """Let go of the model, the store, and the thread behind the synchronous methods."""
+        self._blocking().call(self._ranker.model.aclose)
         with self._lock:
             self._portal = None
-            self._exit.close()
+            self._resources.close()
 
     def __enter__(self) -> Self:
         return self

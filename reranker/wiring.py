@@ -1,15 +1,17 @@
 """Put the concrete parts together: the only module that knows them all."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from reranker.listwise import ListwiseRanker
-from reranker.models.embedded import EmbeddedModel, HFTokenizer
+from reranker.models.embedded import EmbeddedModel
+from reranker.models.tokenizing import HFTokenizer
 from reranker.models.weights import resolve
 from reranker.pipeline import Reranker
 from reranker.ports import LanguageModel
 from reranker.settings import Settings
-from retrieval.behaviour import BehaviourStore
+from retrieval.behaviour import FILE_NAME, BehaviourStore
 from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder
 from retrieval.hybrid import HybridIndex, IndexReport, build_index
 from retrieval.product_table import ProductTable
@@ -23,11 +25,6 @@ Progress = Callable[[str, int, int], None]
 def catalogue_file(settings: Settings) -> Path:
     """Return where the catalogue of the store lies."""
     return settings.store.path / "catalogue" / "products.arrow"
-
-
-def behaviour_file(settings: Settings) -> Path:
-    """Return where the behaviour of the store lies."""
-    return settings.store.path / "behaviour.duckdb"
 
 
 def build(
@@ -49,18 +46,30 @@ def build(
         ModelUnavailable: weights cannot be had or loaded.
     """
     settings = settings or Settings.load()
+    with ExitStack() as resources:
+        return _assemble(settings, model, resources, progress)
+
+
+def _assemble(
+    settings: Settings,
+    model: LanguageModel | None,
+    resources: ExitStack,
+    progress: Progress | None,
+) -> Reranker:
     table = ProductTable.open(catalogue_file(settings))
     embedder = open_embedder(settings, progress=progress)
     index = HybridIndex.open(settings.store.path, table, embedder, settings.retrieval)
+    resources.callback(index.close)
     if model is None:
         model = EmbeddedModel.load(settings.model, progress=progress)
-    profiles = open_profiles(settings, table=table, progress=progress)
+    profiles = open_profiles(settings, resources, table=table, progress=progress)
     return Reranker(
         index=index,
         recommender=ProfileRecommender(index, profiles, rrf_k=settings.retrieval.rrf_k),
         profiles=profiles,
         ranker=ListwiseRanker(model, settings.ranking, profile_tokens=settings.profile.max_tokens),
         settings=settings,
+        resources=resources.pop_all(),
     )
 
 
@@ -81,17 +90,27 @@ def open_embedder(settings: Settings, *, progress: Progress | None = None) -> Em
 
 
 def open_profiles(
-    settings: Settings, *, table: ProductTable | None = None, progress: Progress | None = None
+    settings: Settings,
+    resources: ExitStack,
+    *,
+    table: ProductTable | None = None,
+    progress: Progress | None = None,
 ) -> DuckDBProfileStore | None:
     """Open the shoppers' profiles; None where no behaviour has been imported.
 
     Needs no index and loads no model, only the tokenizer that bounds the text.
+
+    Args:
+        settings: of the store, the profile and the model.
+        resources: closes the behaviour store in its turn.
+        table: the catalogue if it is open already.
+        progress: is told of a download.
     """
-    if not behaviour_file(settings).exists():
+    if not (settings.store.path / FILE_NAME).exists():
         return None
     if table is None:
         file = catalogue_file(settings)
         table = ProductTable.open(file) if file.exists() else ProductTable.empty()
     tokenizer = HFTokenizer(resolve(settings.model.name, progress=progress))
-    behaviour = BehaviourStore(behaviour_file(settings))
+    behaviour = resources.enter_context(BehaviourStore(settings.store.path, read_only=True))
     return DuckDBProfileStore(behaviour, table, settings.profile, tokenizer)

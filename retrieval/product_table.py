@@ -10,11 +10,10 @@ but not for product ids, which are always compared in full.
 import json
 import os
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache, partial
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +23,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from reranker.errors import DataError
-from reranker.schema import CATEGORY_SEPARATOR, Filters, Product, category_paths
+from reranker.schema import Filters, Product
+from retrieval.product_columns import (
+    ENCODED_SCHEMA,
+    FIELDS,
+    PLAIN_SCHEMA,
+    BoolArray,
+    FilterColumns,
+    HashArray,
+    IntArray,
+    decode,
+    encode,
+    hashes_of,
+    mask_of,
+    read,
+    refuse_twice,
+    text_of,
+)
 
-IntArray = npt.NDArray[np.int64]
-HashArray = npt.NDArray[np.uint64]
-BoolArray = npt.NDArray[np.bool_]
 Rows = Sequence[int] | IntArray
 
-DESCRIPTION_LIMIT = 500
-"""Characters of a description that are embedded and indexed; embedders cut off about there."""
-_BATCH = 16_384
 _CACHED_MASKS = 8
 _FORMAT = {b"format": b"shelfwise-products/1"}
-_CODED = ("brand", "category", "currency")
-_PLAIN = pa.schema(
-    [
-        pa.field("product_id", pa.large_string(), nullable=False),
-        pa.field("title", pa.large_string(), nullable=False),
-        pa.field("description", pa.large_string(), nullable=False),
-        pa.field("brand", pa.large_string()),
-        pa.field("category", pa.large_string()),
-        pa.field("price", pa.float64()),
-        pa.field("currency", pa.large_string()),
-        pa.field("in_stock", pa.bool_(), nullable=False),
-        pa.field("attributes", pa.large_string(), nullable=False),
-        pa.field("id_hash", pa.uint64(), nullable=False),
-        pa.field("row_hash", pa.uint64(), nullable=False),
-        pa.field("text_hash", pa.uint64(), nullable=False),
-    ]
-)
-_FIELDS = tuple(Product.model_fields)
 
 
 class ProductTable:
@@ -66,12 +57,12 @@ class ProductTable:
         self._batch = batch
         self._next_key = next_key
         # Holds columns, not self: a cached mask must not keep an outdated snapshot alive.
-        self._mask = lru_cache(maxsize=_CACHED_MASKS)(partial(_mask, _FilterColumns(batch)))
+        self._mask = lru_cache(maxsize=_CACHED_MASKS)(partial(mask_of, FilterColumns(batch)))
 
     @classmethod
     def empty(cls) -> "ProductTable":
         """Return a table without products."""
-        return cls(_encode(_PLAIN.empty_table(), np.empty(0, np.int64)), 0)
+        return cls(encode(PLAIN_SCHEMA.empty_table(), np.empty(0, np.int64)), 0)
 
     @classmethod
     def open(cls, path: Path) -> "ProductTable":
@@ -90,8 +81,10 @@ class ProductTable:
         except FileNotFoundError:
             raise DataError(f"{path}: there is no catalogue; {remedy}") from None
         except (OSError, ValueError, IndexError) as error:
-            raise DataError(f"{path}: the catalogue is corrupt ({error}); {remedy}") from error
-        if metadata != _FORMAT or next_key < 0 or batch.schema.names != ["key", *_PLAIN.names]:
+            raise DataError(
+                f"{path}: the catalogue is corrupt ({error}); delete it and {remedy}"
+            ) from error
+        if metadata != _FORMAT or next_key < 0 or batch.schema != ENCODED_SCHEMA:
             raise DataError(f"{path}: not a catalogue of this version; delete it and {remedy}")
         return cls(batch, next_key)
 
@@ -133,7 +126,7 @@ class ProductTable:
 
     def rows_of_ids(self, product_ids: Sequence[str]) -> IntArray:
         """Return the row of each product id, -1 where there is none."""
-        return self._find(_hashes(product_ids), pa.array(product_ids, pa.large_string()))
+        return self._find(hashes_of(product_ids), pa.array(product_ids, pa.large_string()))
 
     def rows_of_keys(self, keys: npt.ArrayLike) -> IntArray:
         """Return the row of each key, -1 where there is none."""
@@ -149,11 +142,11 @@ class ProductTable:
         Raises:
             IndexError: there is no such row.
         """
-        columns = self._columns(rows, _FIELDS)
+        columns = self._columns(rows, FIELDS)
         columns["attributes"] = [json.loads(text) for text in columns["attributes"]]
         return tuple(
-            Product(**dict(zip(_FIELDS, values, strict=True)))
-            for values in zip(*(columns[name] for name in _FIELDS), strict=True)
+            Product(**dict(zip(FIELDS, values, strict=True)))
+            for values in zip(*(columns[name] for name in FIELDS), strict=True)
         )
 
     def product_ids(self, rows: Rows) -> list[str]:
@@ -161,11 +154,11 @@ class ProductTable:
         return self._columns(rows, ("product_id",))["product_id"]
 
     def texts(self, rows: Rows) -> list[str]:
-        """Return what is embedded and indexed of some rows: see `product_text`."""
+        """Return what is embedded and indexed of some rows: see `text_of`."""
         names = ("title", "brand", "category", "attributes", "description")
         columns = self._columns(rows, names)
         columns["attributes"] = [json.loads(text) for text in columns["attributes"]]
-        return [_text(*values) for values in zip(*columns.values(), strict=True)]
+        return [text_of(*values) for values in zip(*columns.values(), strict=True)]
 
     def mask(self, filters: Filters) -> BoolArray:
         """Tell for each row whether it meets the filters, exactly as `Filters.matches` does.
@@ -186,10 +179,10 @@ class ProductTable:
         Raises:
             DataError: a product id comes twice.
         """
-        incoming = _read(products)
-        hashes = incoming["id_hash"].to_numpy()
-        _refuse_twice(hashes, incoming["product_id"])
-        rows = self._find(hashes, incoming["product_id"].combine_chunks())
+        incoming = read(products)
+        refuse_twice(incoming)
+        ids = incoming["product_id"].combine_chunks()
+        rows = self._find(incoming["id_hash"].to_numpy(), ids)
         new = np.flatnonzero(rows < 0)
         known = np.flatnonzero(rows >= 0)
         differs = self.row_hashes[rows[known]] != incoming["row_hash"].to_numpy()[known]
@@ -200,9 +193,9 @@ class ProductTable:
         source = np.arange(len(self) + len(new))
         source[rows[changed]] = len(self) + changed
         source[len(self) :] = len(self) + new
-        merged = pa.concat_tables([_decode(self._batch), incoming]).take(pa.array(source))
+        merged = pa.concat_tables([decode(self._batch), incoming]).take(pa.array(source))
         keys = np.concatenate([self.keys, self._next_key + np.arange(len(new))])
-        table = ProductTable(_encode(merged, keys), self._next_key + len(new))
+        table = ProductTable(encode(merged, keys), self._next_key + len(new))
         return table, len(new), len(changed), unchanged
 
     def delete(self, product_ids: Sequence[str]) -> tuple["ProductTable", int]:
@@ -213,8 +206,8 @@ class ProductTable:
         deleted = len(self) - int(kept.sum())
         if not deleted:
             return self, 0
-        plain = _decode(self._batch).filter(pa.array(kept))
-        return ProductTable(_encode(plain, self.keys[kept]), self._next_key), deleted
+        plain = decode(self._batch).filter(pa.array(kept))
+        return ProductTable(encode(plain, self.keys[kept]), self._next_key), deleted
 
     def _numbers(self, name: str) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = self._batch[name].to_numpy()
@@ -248,79 +241,6 @@ class ProductTable:
         return rows
 
 
-class _FilterColumns:
-    """The columns that filters look at, in a form that numpy is quick with."""
-
-    def __init__(self, batch: Any) -> None:
-        self._batch = batch
-
-    @cached_property
-    def price(self) -> npt.NDArray[np.float64]:
-        """Price of each row; NaN, which meets no bound, where there is none."""
-        values: npt.NDArray[np.float64] = self._batch["price"].to_numpy(zero_copy_only=False)
-        return values
-
-    @cached_property
-    def in_stock(self) -> BoolArray:
-        values: BoolArray = self._batch["in_stock"].to_numpy(zero_copy_only=False)
-        return values
-
-    @cached_property
-    def brand(self) -> "_Coded":
-        return _Coded(self._batch["brand"], lambda name: (name.casefold(),))
-
-    @cached_property
-    def category(self) -> "_Coded":
-        return _Coded(self._batch["category"], category_paths)
-
-
-class _Coded:
-    """A dictionary-encoded column that can be searched by names derived from its values."""
-
-    def __init__(self, column: Any, names_of: Any) -> None:
-        values = column.dictionary.to_pylist()
-        self._codes = column.indices.fill_null(len(values)).to_numpy()
-        self._size = len(values) + 1
-        self._codes_of: dict[str, list[int]] = {}
-        for code, value in enumerate(values):
-            for name in set(names_of(value)):
-                self._codes_of.setdefault(name, []).append(code)
-
-    def any_of(self, names: Collection[str]) -> BoolArray:
-        wanted = np.zeros(self._size, np.bool_)
-        for name in names:
-            wanted[self._codes_of.get(name, [])] = True
-        return wanted[self._codes]
-
-
-def _mask(columns: _FilterColumns, filters: Filters) -> BoolArray:
-    kept = np.ones(len(columns.in_stock), np.bool_)
-    if filters.categories:
-        paths = {category_paths(name)[-1] for name in filters.categories if name}
-        kept &= columns.category.any_of(paths)
-    if filters.brands:
-        kept &= columns.brand.any_of({name.casefold() for name in filters.brands})
-    if filters.min_price is not None:
-        kept &= columns.price >= filters.min_price
-    if filters.max_price is not None:
-        kept &= columns.price <= filters.max_price
-    if filters.in_stock is not None:
-        kept &= columns.in_stock == filters.in_stock
-    kept.flags.writeable = False
-    return kept
-
-
-def product_text(product: Product) -> str:
-    """Return the text of a product that is embedded and indexed, one line a field.
-
-    Title, brand, category with commas for `` > ``, the values of the attributes, and the first
-    `DESCRIPTION_LIMIT` characters of the description; what is empty is left out.
-    """
-    return _text(
-        product.title, product.brand, product.category, product.attributes, product.description
-    )
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file in the same folder that replaces ``path`` if all goes well.
@@ -342,3 +262,6 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(descriptor)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+__all__ = ["BoolArray", "HashArray", "IntArray", "ProductTable", "Rows", "replacing"]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reranker.models.embedded import EmbeddedModel, HFTokenizer
+from reranker.models.embedded import EmbeddedModel
+from reranker.models.tokenizing import HFTokenizer
 from reranker.models.weights import resolve
 from reranker.settings import ModelSettings
 

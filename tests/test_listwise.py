@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reranker.errors import ModelUnavailable, OutputError
 from reranker.fusion import fuse
 from reranker.listwise import Judgement, ListwiseRanker, instability, shuffled_orders
-from reranker.models.embedded import HFTokenizer
+from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import ModelSpec
 from reranker.schema import Product, Prompt, SearchRequest, SlotScores
 from reranker.settings import FusionSettings, RankingSettings

@@ -10,7 +10,7 @@ from eval.datasets import seed_example
 from reranker import DataError, Reranker, SearchRequest, Settings, build
 from reranker.models.embedded import EmbeddedModel
 from reranker.schema import Candidate, Filters, Product
-from reranker.wiring import behaviour_file, catalogue_file, index_catalogue
+from reranker.wiring import catalogue_file, index_catalogue
 from retrieval.behaviour import BehaviourStore
 from retrieval.catalogue import import_catalogue
 
@@ -20,7 +20,7 @@ AT = datetime(2026, 3, 5, tzinfo=UTC)
 def import_shop(settings: Settings, products: Path, events: Path | None = None) -> None:
     import_catalogue([str(products)], catalogue_file(settings))
     if events is not None:
-        with BehaviourStore(behaviour_file(settings)) as behaviour:
+        with BehaviourStore(settings.store.path) as behaviour:
             behaviour.import_events([str(events)])
     index_catalogue(settings)
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reranker.errors import ContextOverflow
-from reranker.models.embedded import HFTokenizer
+from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import ModelSpec
 from reranker.prompting import (
     PromptBudget,

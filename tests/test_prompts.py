@@ -10,7 +10,7 @@ CARDS = [
 ]
 
 
-@pytest.mark.parametrize(("readout", "language"), product(["labels", "verdict"], ["en", "zh"]))
+@pytest.mark.parametrize(("readout", "language"), list(product(["labels", "verdict"], ["en", "zh"])))
 def test_listwise_rendering(readout: str, language: str, golden) -> None:
     template = load_template(f"listwise_{readout}", language)
     messages = template.render_messages(

@@ -71,7 +71,7 @@ def _prepare(settings: "Settings", data: "ShopFiles", report: Report) -> None:
     """
     import json
 
-    from reranker.wiring import behaviour_file, catalogue_file, index_catalogue
+    from reranker.wiring import catalogue_file, index_catalogue
     from retrieval.behaviour import BehaviourStore
     from retrieval.catalogue import import_catalogue
 
@@ -90,7 +90,7 @@ def _prepare(settings: "Settings", data: "ShopFiles", report: Report) -> None:
             replace=True,
             progress=lambda done, total: report(f"products of {data.source}", done, total or 0),
         )
-        with BehaviourStore(behaviour_file(settings)) as behaviour:
+        with BehaviourStore(settings.store.path) as behaviour:
             behaviour.import_events([str(data.events)], progress=report)
     index_catalogue(settings, progress=report)
     state.write_text(json.dumps({"source": data.source}))

@@ -1,5 +1,6 @@
 """`shelfwise search` and `shelfwise profile`."""
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,12 +48,14 @@ def profile(
     from reranker.wiring import open_profiles
 
     settings = load_settings(config, store, sets)
-    with progress_bars() as report:
-        profiles = open_profiles(settings, progress=report)
-    if profiles is None:
-        raise DataError(f"{settings.store.path} holds no behaviour: run shelfwise behaviour import")
     moment = _moment(at)
-    found = profiles.profile(user, moment, _language(language))
+    with ExitStack() as resources:
+        with progress_bars() as report:
+            profiles = open_profiles(settings, resources, progress=report)
+        if profiles is None:
+            remedy = "run shelfwise behaviour import"
+            raise DataError(f"{settings.store.path} holds no behaviour: {remedy}")
+        found = profiles.profile(user, moment, _language(language))
     if found is None:
         raise DataError(f"user {user!r} has no event before {moment.isoformat()}")
     if as_json:
@@ -151,6 +154,8 @@ def _moment(at: datetime | None) -> datetime:
 
 
 def _language(name: str) -> "Language":
-    if name == "en" or name == "zh":
-        return name
+    if name == "en":
+        return "en"
+    if name == "zh":
+        return "zh"
     raise ConfigError(f"--language {name}: must be en or zh")

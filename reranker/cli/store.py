@@ -82,11 +82,10 @@ def import_behaviour(
     as_json: JsonOption = False,
 ) -> None:
     """Import events from Parquet, CSV or JSONL; events already there are passed over."""
-    from reranker.wiring import behaviour_file
     from retrieval.behaviour import BehaviourStore
 
     settings = load_settings(config, store, sets)
-    with progress_bars() as report, BehaviourStore(behaviour_file(settings)) as events:
+    with progress_bars() as report, BehaviourStore(settings.store.path) as events:
         result = events.import_events(files, mapping=pairs(mapping, "--map"), progress=report)
     if as_json:
         print_json(result)

@@ -1,0 +1,194 @@
+"""What a search costs beside the language model, at the size of a large shop."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from eval.benchmark_profiles import product_name, user_name
+from eval.benchmark_recall import Latency, spread
+from reranker.listwise import ListwiseRanker
+from reranker.pipeline import Reranker
+from reranker.ports import LanguageModel
+from reranker.schema import Product, SearchRequest, Value
+from reranker.settings import Settings
+from retrieval.behaviour import BehaviourStore
+from retrieval.embedder import Embedder
+from retrieval.embedding_cache import EmbeddingCache
+from retrieval.hybrid import HybridIndex, build_index
+from retrieval.index_store import IndexStore
+from retrieval.product_table import ProductTable
+from retrieval.profiles import DuckDBProfileStore
+from retrieval.recommend import ProfileRecommender
+
+Progress = Callable[[str, int, int], None]
+_AT = datetime(2026, 1, 1, tzinfo=UTC)
+_WARM_UP = 10
+_BATCH = 100_000
+
+
+class SearchOverhead(Value):
+    """Milliseconds of whole searches less the wait for the language model, one after the other.
+
+    Attributes:
+        overhead: everything but the language model, embedding the query included.
+        embed_query: of that, embedding a query that was not seen before.
+        recall: of that, recall as a whole; it runs beside the profile.
+        profile: of that, the shopper's profile.
+        prompt: of that, making the prompts.
+        blend: of that, the final order.
+        model: beside it, the wait for the language model.
+    """
+
+    products: int
+    events: int
+    searches: int = Field(ge=1)
+    candidates: int
+    overhead: Latency
+    embed_query: Latency
+    recall: Latency
+    profile: Latency
+    prompt: Latency
+    blend: Latency
+    model: Latency
+
+
+def search_overhead(
+    store: Path,
+    real: Sequence[Product],
+    queries: Sequence[str],
+    *,
+    embedder: Embedder,
+    model: LanguageModel,
+    settings: Settings,
+    products: int = 1_000_000,
+    shoppers: int = 100_000,
+    progress: Progress = lambda _what, _done, _total: None,
+) -> SearchOverhead:
+    """Build a large shop in a folder, unless it is there, and time searches in it.
+
+    Products are the real ones over and over, each with a number of its own in its text; their
+    vectors are `eval.benchmark_recall.spread`, put into the embedding cache, so that the real
+    build takes them from there. Behaviour is what `eval.benchmark_profiles` imported there.
+
+    Args:
+        store: folder in which `benchmark_profiles` has run.
+        real: products of a real catalogue.
+        queries: each is searched once, by a shopper drawn evenly.
+        embedder: of queries and products.
+        model: is asked for real: what it does to caches and cores belongs to the measurement.
+        settings: of recall, profile and ranking.
+        products: number of products.
+        shoppers: number of shoppers in the behaviour store.
+        progress: told what is being done.
+    """
+    table = _catalogue(store, real, products, progress)
+    _fill_cache(store, table, real, embedder, progress)
+    build_index(store, table, embedder, settings.retrieval, progress=progress)
+    with BehaviourStore(store, read_only=True) as behaviour:
+        shelf = _assemble(store, table, behaviour, embedder, model, settings)
+        users = np.random.default_rng(1).integers(0, shoppers, len(queries))
+        rows = []
+        for place, (query, user) in enumerate(zip(queries, users.tolist(), strict=True)):
+            progress("searching", place, len(queries))
+            request = SearchRequest(query=query, user_id=user_name(user), at=_AT)
+            started = time.perf_counter()
+            result = shelf.search(request)
+            wall = (time.perf_counter() - started) * 1000
+            rows.append((wall, result.timings))
+        progress("searching", len(queries), len(queries))
+        events = behaviour.count()
+    measured = rows[_WARM_UP:]
+    return SearchOverhead(
+        products=len(table),
+        events=events,
+        searches=len(measured),
+        candidates=len(result.items),
+        overhead=_latency([wall - timings.model_ms for wall, timings in measured]),
+        embed_query=_time_queries(embedder, queries),
+        recall=_latency([timings.recall_ms for _, timings in measured]),
+        profile=_latency([timings.profile_ms for _, timings in measured]),
+        prompt=_latency([timings.prompt_ms for _, timings in measured]),
+        blend=_latency([timings.rank_ms for _, timings in measured]),
+        model=_latency([timings.model_ms for _, timings in measured]),
+    )
+
+
+def _assemble(
+    store: Path,
+    table: ProductTable,
+    behaviour: BehaviourStore,
+    embedder: Embedder,
+    model: LanguageModel,
+    settings: Settings,
+) -> Reranker:
+    index = HybridIndex.open(store, table, embedder, settings.retrieval)
+    profiles = DuckDBProfileStore(behaviour, table, settings.profile, model.tokenizer)
+    return Reranker(
+        index=index,
+        recommender=ProfileRecommender(index, profiles, rrf_k=settings.retrieval.rrf_k),
+        profiles=profiles,
+        ranker=ListwiseRanker(
+            model, settings.ranking, profile_tokens=settings.profile.max_tokens
+        ),
+        settings=settings,
+    )
+
+
+def _catalogue(
+    store: Path, real: Sequence[Product], count: int, progress: Progress
+) -> ProductTable:
+    file = store / "catalogue" / f"products-{count}.arrow"
+    if not file.exists():
+        table, *_ = ProductTable.empty().upsert(_variants(real, count, progress))
+        table.save(file)
+    return ProductTable.open(file)
+
+
+def _variants(real: Sequence[Product], count: int, progress: Progress) -> Iterator[Product]:
+    for number in range(count):
+        if number % _BATCH == 0:
+            progress("making products", number, count)
+        update = {
+            "product_id": product_name(number),
+            "description": f"Variant {number // len(real)}.",
+        }
+        yield real[number % len(real)].model_copy(update=update)
+    progress("making products", count, count)
+
+
+def _fill_cache(
+    store: Path,
+    table: ProductTable,
+    real: Sequence[Product],
+    embedder: Embedder,
+    progress: Progress,
+) -> None:
+    folder = IndexStore(store).embeddings(embedder.fingerprint)
+    cache = EmbeddingCache(folder, embedder.fingerprint, embedder.dimension)
+    if not len(cache.missing(table.text_hashes)):
+        return
+    texts = [f"{p.title}\n{p.brand or ''}\n{p.category or ''}" for p in real]
+    vectors = embedder.encode(
+        texts, progress=lambda done, total: progress("embedding real products", done, total)
+    )
+    many = spread(np.unique(vectors, axis=0), len(table))
+    for start in range(0, len(table), _BATCH):
+        cache.put(table.text_hashes[start : start + _BATCH], many[start : start + _BATCH])
+
+
+def _time_queries(embedder: Embedder, queries: Sequence[str]) -> Latency:
+    times = []
+    for query in queries:
+        started = time.perf_counter()
+        embedder.encode_query(f"{query} again")
+        times.append((time.perf_counter() - started) * 1000)
+    return _latency(times)
+
+
+def _latency(milliseconds: Sequence[float]) -> Latency:
+    p50, p95 = np.percentile(milliseconds, [50, 95])
+    return Latency(p50_ms=float(p50), p95_ms=float(p95))

@@ -1,0 +1,234 @@
+"""One pass of a causal language model over prompts, read at a few places.
+
+Nothing is generated: a prompt costs its prefill, and the vocabulary is computed only where a score
+is read. What the prompts of a batch start with is computed once, and kept for later batches: the
+task for everybody, profile and query for the same shopper.
+
+Importing this module loads torch and transformers.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from reranker.models.rendering import RenderedPrompt
+
+TOKEN_BUDGET = 8192
+"""Rows times tokens, padding included, that one pass computes at most."""
+
+_SHORTEST_PREFIX = 16
+KeyValues = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values of each layer, each of shape (1, heads, tokens, width)."""
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: nobody waits for the answer any more
+    """The caller has gone."""
+
+
+class ScoreHead(nn.Module):
+    """A model's output layer, computed in float32 and only where a score is read.
+
+    Half precision would round log-probabilities to steps of about 0.1: candidates would tie, and
+    ties are broken by place.
+    """
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(head.weight.detach().float(), requires_grad=False)
+        bias = head.bias
+        self.bias = None if bias is None else nn.Parameter(bias.detach().float(), False)
+        self.positions: Tensor | None = None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return logits of shape (rows, positions, vocabulary) for (rows, tokens, width)."""
+        if self.positions is None:
+            hidden = hidden[:, :0]
+        else:
+            rows = torch.arange(len(hidden), device=hidden.device)[:, None]
+            hidden = hidden[rows, self.positions]
+        return nn.functional.linear(hidden.float(), self.weight, self.bias)
+
+
+class PrefixCache:
+    """The keys and values of the prompt starts used last. Entries are never written to."""
+
+    def __init__(self, entries: int) -> None:
+        self._entries = entries
+        self._kept: OrderedDict[tuple[int, ...], KeyValues] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, tokens: Sequence[int]) -> tuple[int, KeyValues]:
+        """Return how many of the first tokens are known, and their keys and values."""
+        lengths = {known: common_prefix([known, tokens]) for known in self._kept}
+        best = max(lengths, key=lengths.__getitem__, default=())
+        length = lengths.get(best, 0)
+        if length < _SHORTEST_PREFIX:
+            return 0, ()
+        self._kept.move_to_end(best)
+        return length, cut(self._kept[best], length)
+
+    def keep(self, tokens: Sequence[int], values: KeyValues) -> None:
+        """Keep keys and values, in place of entries that they contain."""
+        new = tuple(tokens)
+        if not self._entries or len(new) < _SHORTEST_PREFIX:
+            return
+        for known in [k for k in self._kept if k == new[: len(k)]]:
+            del self._kept[known]
+        # A copy: a view would hold on to the memory of the whole pass that it is part of.
+        self._kept[new] = tuple((keys.clone(), kept.clone()) for keys, kept in values)
+        while len(self._kept) > self._entries:
+            self._kept.popitem(last=False)
+
+
+class CausalScorer:
+    """Scores rendered prompts with one model. Not thread-safe."""
+
+    def __init__(
+        self, model: Any, *, prefixes: int, token_budget: int = TOKEN_BUDGET
+    ) -> None:
+        """Take over a loaded model; its output layer is replaced.
+
+        Args:
+            model: a causal `PreTrainedModel` in evaluation mode, on its device.
+            prefixes: number of prompt starts kept between calls.
+            token_budget: rows times tokens of one pass.
+        """
+        self._model = model
+        self._budget = token_budget
+        self.prefixes = PrefixCache(prefixes)
+        self._head = ScoreHead(self._model.get_output_embeddings())
+        self._model.set_output_embeddings(self._head)
+        # Windowed and recurrent layers forget tokens, so their state cannot be cut to a prefix.
+        layers = DynamicCache(config=model.config).layers
+        self._reuses = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+
+    @torch.inference_mode()
+    def score(
+        self, prompts: Sequence[RenderedPrompt], stopped: Callable[[], bool] = lambda: False
+    ) -> list[tuple[float, ...]]:
+        """Return for each prompt the natural-log probability of each slot.
+
+        Args:
+            prompts: at least one.
+            stopped: asked between passes whether nobody waits for the answer any more.
+
+        Raises:
+            Interrupted: it said so.
+        """
+        shared, values = self._shared(prompts)
+        scores: dict[int, tuple[float, ...]] = {}
+        for group in self._groups([len(prompt.token_ids) for prompt in prompts]):
+            if stopped():
+                raise Interrupted
+            rows = [prompts[index] for index in group]
+            keep = len(prompts) == 1
+            logits = self._pass(rows, shared, values, keep=keep)
+            for index, prompt, row in zip(group, rows, logits, strict=True):
+                scores[index] = _read(prompt, row)
+        return [scores[index] for index in range(len(prompts))]
+
+    def _shared(self, prompts: Sequence[RenderedPrompt]) -> tuple[int, KeyValues]:
+        """Return how many first tokens all prompts share, computed, and their keys and values."""
+        if not self._reuses:
+            return 0, ()
+        limit = min(prompt.score_positions[0] for prompt in prompts)
+        length = min(common_prefix([prompt.token_ids for prompt in prompts]), limit)
+        tokens = prompts[0].token_ids[:length]
+        known, values = self.prefixes.find(tokens)
+        # A single prompt is computed in one pass from what is known, and kept afterwards.
+        if len(prompts) == 1 or known == length or length < _SHORTEST_PREFIX:
+            return known, values
+        cache = self._cache(values, rows=1)
+        self._forward(torch.tensor([tokens[known:]]), known, cache, None)
+        values = _values(cache)
+        self.prefixes.keep(tokens, values)
+        return length, values
+
+    def _pass(
+        self, rows: Sequence[RenderedPrompt], shared: int, values: KeyValues, *, keep: bool
+    ) -> Tensor:
+        tails = [row.token_ids[shared:] for row in rows]
+        width = max(map(len, tails))
+        # Padded on the right: under causal attention no token that counts can see the padding.
+        tokens = torch.tensor([[*tail, *[0] * (width - len(tail))] for tail in tails])
+        places = [[place - shared for place in row.score_positions] for row in rows]
+        most = max(map(len, places))
+        positions = torch.tensor([[*own, *[own[-1]] * (most - len(own))] for own in places])
+        keep = keep and self._reuses
+        cache = self._cache(values, rows=len(rows)) if keep or values else None
+        logits = self._forward(tokens, shared, cache, positions)
+        if keep and cache is not None:
+            length = rows[0].score_positions[0]
+            self.prefixes.keep(rows[0].token_ids[:length], cut(_values(cache), length))
+        return logits
+
+    def _forward(
+        self, tokens: Tensor, start: int, cache: DynamicCache | None, positions: Tensor | None
+    ) -> Tensor:
+        device = self._model.device
+        self._head.positions = None if positions is None else positions.to(device)
+        places = torch.arange(start, start + tokens.shape[1], device=device)
+        output = self._model(
+            input_ids=tokens.to(device),
+            position_ids=places.expand(len(tokens), -1),
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        logits: Tensor = output.logits
+        return logits
+
+    def _cache(self, values: KeyValues, *, rows: int) -> DynamicCache:
+        cache = DynamicCache(config=self._model.config)
+        for layer, (keys, kept) in enumerate(values):
+            cache.update(keys.expand(rows, -1, -1, -1), kept.expand(rows, -1, -1, -1), layer)
+        return cache
+
+    def _groups(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield indices of prompts of similar length that fit one pass together."""
+        group: list[int] = []
+        for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+            if group and (len(group) + 1) * lengths[group[0]] > self._budget:
+                yield group
+                group = []
+            group.append(index)
+        yield group
+
+
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """Return the number of first tokens that all rows share."""
+    shortest = min(map(len, rows))
+    for first, second in pairwise(rows):
+        for place in range(shortest):
+            if first[place] != second[place]:
+                shortest = place
+                break
+    return shortest
+
+
+def cut(values: KeyValues, length: int) -> KeyValues:
+    """Return views of the first tokens' keys and values."""
+    return tuple((keys[..., :length, :], kept[..., :length, :]) for keys, kept in values)
+
+
+def _values(cache: DynamicCache) -> KeyValues:
+    layers: Any = cache.layers
+    return tuple((layer.keys, layer.values) for layer in layers)
+
+
+def _read(prompt: RenderedPrompt, logits: Tensor) -> tuple[float, ...]:
+    places = len(prompt.score_positions)
+    logprobs = torch.log_softmax(logits[:places].float(), dim=-1)
+    if prompt.label_ids:
+        ids = torch.tensor(prompt.label_ids, device=logits.device)
+        return tuple(logprobs[0, ids].tolist())
+    verdicts = [prompt.token_ids[place] for place in prompt.verdict_positions]
+    ids = torch.tensor(verdicts, device=logits.device)
+    return tuple(logprobs.gather(1, ids[:, None])[:, 0].tolist())

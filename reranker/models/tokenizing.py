@@ -1,0 +1,60 @@
+"""Counting and cutting text in a model's own tokens, without loading the model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reranker.errors import ConfigError, ModelUnavailable
+
+if TYPE_CHECKING:
+    pass
+
+
+class HFTokenizer:
+    """The `Tokenizer` port over the ``tokenizer.json`` of a model folder. Thread-safe.
+
+    It loads in a tenth of a second and imports neither torch nor transformers. Names of special
+    tokens in a text count as the plain text that they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Load the tokenizer of a folder.
+
+        Raises:
+            ConfigError: the folder has no ``tokenizer.json``.
+            ModelUnavailable: the file is damaged.
+        """
+        from tokenizers import Tokenizer as RustTokenizer
+
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            message = f"{file} is missing: save the model's fast tokenizer in its folder"
+            raise ConfigError(message)
+        try:
+            self._tokenizer: RustTokenizer = RustTokenizer.from_file(str(file))
+        except Exception as error:  # the library raises no narrower class
+            raise ModelUnavailable(f"{file}: damaged tokenizer: {error}") from error
+        # Saved limits would cut texts silently and make counts wrong.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens of a text."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def truncate(self, text: str, max_tokens: int) -> str:
+        """Return the longest prefix that ends between tokens and has at most ``max_tokens``.
+
+        A cut text may be split into more tokens than it was inside the whole one, so the prefix is
+        counted again: ``count(truncate(text, n)) <= n`` always holds.
+        """
+        if max_tokens <= 0:
+            return ""
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        if len(offsets) <= max_tokens:
+            return text
+        for kept in range(max_tokens, 0, -1):
+            prefix = text[: offsets[kept][0]]
+            if self.count(prefix) <= max_tokens:
+                return prefix
+        return ""

@@ -1,0 +1,211 @@
+"""Recall by meaning and by words, fused: what `reranker.ports.CandidateIndex` asks for."""
+
+import logging
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from reranker.errors import DataError, IndexMismatchError
+from reranker.schema import Candidate, Filters, Product
+from reranker.settings import RetrievalSettings
+from retrieval.embedder import Embedder
+from retrieval.faiss_index import VectorIndex
+from retrieval.index_build import IndexReport, build_index
+from retrieval.index_store import REMEDY, Generation, IndexStore
+from retrieval.lexical import LexicalIndex
+from retrieval.product_table import IntArray, ProductTable
+
+__all__ = ["HybridIndex", "IndexReport", "build_index", "reciprocal_rank_fusion"]
+
+Item = TypeVar("Item", bound=Hashable)
+
+logger = logging.getLogger(__name__)
+
+
+def reciprocal_rank_fusion(lists: Sequence[Sequence[Item]], k: int) -> list[tuple[Item, float]]:
+    """Fuse ranked lists: an item scores the sum of ``1 / (k + rank)`` over the lists it is in.
+
+    Cormack, Clarke and Buettcher: Reciprocal Rank Fusion outperforms Condorcet and individual Rank
+    Learning Methods (SIGIR 2009). An item that a list repeats counts at its best rank there.
+
+    Args:
+        lists: items, best first.
+        k: damps the weight of the first ranks; the paper takes 60.
+
+    Returns:
+        Items with scores, best first; of equal scores the better single rank comes first, then the
+        earlier list.
+    """
+    scores: dict[Item, float] = {}
+    best: dict[Item, int] = {}
+    for items in lists:
+        for rank, item in enumerate(dict.fromkeys(items), start=1):
+            scores[item] = scores.get(item, 0.0) + 1.0 / (k + rank)
+            best[item] = min(rank, best.get(item, rank))
+    return sorted(scores.items(), key=lambda entry: (-entry[1], best[entry[0]]))
+
+
+class HybridIndex:
+    """Dense and lexical recall over one catalogue. Thread-safe; build it with `open`.
+
+    Implements `reranker.ports.CandidateIndex`.
+    """
+
+    def __init__(
+        self,
+        table: ProductTable,
+        embedder: Embedder,
+        vectors: VectorIndex,
+        lexical: LexicalIndex,
+        settings: RetrievalSettings,
+    ) -> None:
+        self._table = table
+        self._embedder = embedder
+        self._vectors = vectors
+        self._lexical = lexical
+        self._settings = settings
+        self._in_step = np.array_equal(vectors.keys, table.keys)
+
+    @classmethod
+    def open(
+        cls, store: Path, table: ProductTable, embedder: Embedder, settings: RetrievalSettings
+    ) -> "HybridIndex":
+        """Open the index of a store.
+
+        Where the catalogue has changed since the index was built, a warning is logged and the
+        products that are in both are searched.
+
+        Raises:
+            DataError: there is no index, or it is corrupt.
+            IndexMismatchError: it was built with another embedding model or format.
+        """
+        folder = IndexStore(store)
+        while (generation := folder.current()) is not None:
+            try:
+                return cls._of(generation, table, embedder, settings)
+            except DataError:
+                latest = folder.current()
+                # A build that ended in between has removed the generation under our feet.
+                if latest is None or latest.folder == generation.folder:
+                    raise
+        raise DataError(f"{store / 'index'}: there is no index; {REMEDY}")
+
+    @classmethod
+    def _of(
+        cls,
+        generation: Generation,
+        table: ProductTable,
+        embedder: Embedder,
+        settings: RetrievalSettings,
+    ) -> "HybridIndex":
+        manifest = generation.manifest()
+        if manifest.model != embedder.fingerprint:
+            raise IndexMismatchError(
+                f"{generation.folder}: the index was built with the embedding model "
+                f"{manifest.model_name} ({manifest.model[:12]}), in use is {embedder.name} "
+                f"({embedder.fingerprint[:12]}); {REMEDY}, or set retrieval.embedder"
+            )
+        if manifest.catalogue != table.fingerprint:
+            logger.warning(
+                "%s: the catalogue has changed since the index was built (%d products then, "
+                "%d now); %s",
+                generation.folder,
+                manifest.products,
+                len(table),
+                REMEDY,
+            )
+        vectors = VectorIndex.load(
+            generation.vectors, fingerprint=embedder.fingerprint, dimension=embedder.dimension
+        )
+        lexical = LexicalIndex.open(generation.lexical)
+        return cls(table, embedder, vectors, lexical, settings)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def close(self) -> None:
+        """Release the files of the lexical index."""
+        self._lexical.close()
+
+    def search(self, query: str, *, k: int, filters: Filters) -> tuple[Candidate, ...]:
+        """Return at most k products for a query, best first, all of which meet the filters.
+
+        Both arms are asked for ``arm_depth`` products (k if that is more) that meet the filters,
+        and their ranks are fused. The arms run one after the other: the lexical one takes a small
+        part of the time of embedding the query.
+        """
+        depth = max(k, self._settings.arm_depth)
+        allowed = self._allowed(filters)
+        dense, _ = self._vectors.search(self._embedder.encode_query(query), depth, allowed)
+        found, _ = self._lexical.search(query, k=depth, filters=filters)
+        lexical = self._still_allowed(found, filters)
+        dense_rank = _ranks(dense)
+        lexical_rank = _ranks(lexical)
+        fused = reciprocal_rank_fusion([list(dense_rank), list(lexical_rank)], self._settings.rrf_k)
+        return self._candidates(
+            [key for key, _ in fused[:k]], [score for _, score in fused], dense_rank, lexical_rank
+        )
+
+    def similar(
+        self, product_ids: Sequence[str], *, k: int, filters: Filters
+    ) -> tuple[Candidate, ...]:
+        """Return at most k products near the mean of the given ones, themselves included.
+
+        Unknown ids are passed over; with none left the answer is empty. The score is the cosine
+        to the mean of the vectors.
+        """
+        rows = self._table.rows_of_ids(product_ids)
+        keys = np.intersect1d(self._table.keys[rows[rows >= 0]], self._vectors.keys)
+        if not len(keys):
+            return ()
+        mean = self._vectors.vectors(keys).mean(axis=0)
+        mean /= max(float(np.linalg.norm(mean)), 1e-12)
+        dense, scores = self._vectors.search(mean, k, self._allowed(filters))
+        return self._candidates(dense.tolist(), scores.tolist(), _ranks(dense), {})
+
+    def products(self, product_ids: Sequence[str]) -> tuple[Product | None, ...]:
+        """Return the products of the given ids in the same order, None where there is none."""
+        rows = self._table.rows_of_ids(product_ids)
+        found = iter(self._table.products(rows[rows >= 0]))
+        return tuple(next(found) if row >= 0 else None for row in rows)
+
+    def _allowed(self, filters: Filters) -> IntArray | None:
+        if not filters and self._in_step:
+            return None
+        keys: IntArray = self._table.keys[self._table.mask(filters)]
+        return keys if self._in_step else np.intersect1d(keys, self._vectors.keys)
+
+    def _still_allowed(self, keys: IntArray, filters: Filters) -> IntArray:
+        """Drop what the catalogue of now lacks or the filters no longer admit."""
+        rows = self._table.rows_of_keys(keys)
+        kept: npt.NDArray[np.bool_] = rows >= 0
+        kept[kept] = self._table.mask(filters)[rows[kept]]
+        return keys[kept]
+
+    def _candidates(
+        self,
+        keys: Sequence[int],
+        scores: Sequence[float],
+        dense_rank: dict[int, int],
+        lexical_rank: dict[int, int],
+    ) -> tuple[Candidate, ...]:
+        products = self._table.products(self._table.rows_of_keys(keys))
+        return tuple(
+            Candidate(
+                product=product,
+                recall_rank=rank,
+                recall_score=score,
+                dense_rank=dense_rank.get(key),
+                lexical_rank=lexical_rank.get(key),
+            )
+            for rank, (product, key, score) in enumerate(
+                zip(products, keys, scores, strict=False), start=1
+            )
+        )
+
+
+def _ranks(keys: IntArray) -> dict[int, int]:
+    return {key: rank for rank, key in enumerate(keys.tolist(), start=1)}

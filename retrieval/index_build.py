@@ -1,0 +1,250 @@
+"""Brings the index in line with the catalogue at the cost of what changed, and of nothing else."""
+
+import logging
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from reranker.errors import DataError, IndexMismatchError
+from reranker.schema import CATEGORY_SEPARATOR, Value
+from reranker.settings import RetrievalSettings
+from retrieval.embedder import Embedder, Vectors
+from retrieval.embedding_cache import EmbeddingCache
+from retrieval.faiss_index import Kind, VectorIndex
+from retrieval.imports import Progress, no_progress
+from retrieval.index_store import Changes, Generation, IndexedRows, IndexStore, link_tree
+from retrieval.lexical import LexicalIndex
+from retrieval.product_table import IntArray, ProductTable
+
+_SHARD = 4096
+_TUNING_QUERIES = 512
+
+logger = logging.getLogger(__name__)
+
+
+class IndexReport(Value):
+    """What a build did.
+
+    Attributes:
+        products: in the index now.
+        embedded: texts that were computed; equal texts count once.
+        reused: products that needed nothing computed, as their text was known.
+        added: products that were not in the index.
+        changed: products of which any field differs, even one that has no part in the text.
+        removed: products that left the catalogue.
+        recall: recall@100 of the vector index against exact search, measured when it was tuned.
+        up_to_date: nothing had to be done.
+    """
+
+    products: int
+    embedded: int = 0
+    reused: int
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    kind: Kind
+    recall: Annotated[float, Field(ge=0, le=1)]
+    seconds: float
+    up_to_date: bool = False
+
+
+class _Previous(NamedTuple):
+    """The generation to start from, as far as it can be used."""
+
+    generation: Generation | None
+    rows: IndexedRows
+    vectors: VectorIndex | None
+
+
+def build_index(
+    store: Path,
+    table: ProductTable,
+    embedder: Embedder,
+    settings: RetrievalSettings,
+    *,
+    progress: Progress | None = None,
+) -> IndexReport:
+    """Bring the index of a store in line with a catalogue.
+
+    Only texts that were never embedded by this model are computed, and only products that changed
+    are replaced in the indexes. The old index stays in use until the new one is complete; a build
+    that was killed is taken up by the next, which repairs damaged files too.
+
+    Args:
+        store: the folder of the shop's data.
+        table: the catalogue of now.
+        embedder: makes the vectors; the vectors of several models can lie side by side.
+        settings: ``exact_limit`` and ``ann_recall`` decide what kind of index it becomes.
+        progress: is told the stage (``embed``, ``vectors``, ``lexical``), what is done, and all.
+
+    Raises:
+        DataError: another build is running.
+    """
+    started, progress = perf_counter(), progress or no_progress
+    with IndexStore(store).building() as folder:
+        previous = _previous(folder, table, embedder, settings)
+        changes = Changes.between(previous.rows, table)
+        if previous.vectors is not None and not any(len(part) for part in changes):
+            return _report(previous.vectors, changes, 0, started, up_to_date=True)
+        rows = _to_embed(previous, changes, table)
+        cache = EmbeddingCache(
+            folder.embeddings(embedder.fingerprint), embedder.fingerprint, embedder.dimension
+        )
+        embedded = embed_products(table, rows, cache, embedder, progress)
+        generation = folder.begin()
+        vectors = previous.vectors
+        if vectors is None:
+            vectors = _new_vectors(table, cache, embedder, settings, progress)
+            vectors.save(generation.vectors)
+        elif previous.generation and not len(rows) and not len(changes.removed):
+            link_tree(previous.generation.vectors, generation.vectors)
+        else:
+            vectors.remove(changes.removed)
+            vectors.add(table.keys[rows], cache.get(table.text_hashes[rows]))
+            vectors.save(generation.vectors)
+        _update_lexical(previous.generation, generation, table, changes, progress)
+        generation.describe(table, embedder)
+        folder.publish(generation)
+    return _report(vectors, changes, embedded, started)
+
+
+def embed_products(
+    table: ProductTable,
+    rows: IntArray,
+    cache: EmbeddingCache,
+    embedder: Embedder,
+    progress: Progress = no_progress,
+) -> int:
+    """Compute the vectors that the cache lacks for some rows, and return how many those were.
+
+    They are stored in shards as they are made, so that a kill costs one shard at most.
+    """
+    hashes, first = np.unique(table.text_hashes[rows], return_index=True)
+    todo = np.sort(rows[first[np.isin(hashes, cache.missing(hashes))]])
+    for start in range(0, len(todo), _SHARD):
+        shard = todo[start : start + _SHARD]
+        vectors = embedder.encode(
+            table.texts(shard),
+            progress=lambda done, _, start=start: progress("embed", start + done, len(todo)),
+        )
+        cache.put(table.text_hashes[shard], vectors)
+    return len(todo)
+
+
+def _previous(
+    folder: IndexStore, table: ProductTable, embedder: Embedder, settings: RetrievalSettings
+) -> _Previous:
+    generation = folder.current()
+    if generation is None:
+        return _Previous(None, IndexedRows.none(), None)
+    try:
+        generation.manifest()
+        rows = generation.rows()
+        LexicalIndex.open(generation.lexical).close()
+    except (DataError, IndexMismatchError) as error:
+        logger.warning("the index is built afresh: %s", error)
+        return _Previous(None, IndexedRows.none(), None)
+    try:
+        vectors = VectorIndex.load(
+            generation.vectors, fingerprint=embedder.fingerprint, dimension=embedder.dimension
+        )
+    except (DataError, IndexMismatchError) as error:
+        logger.warning("the vector index is built afresh: %s", error)
+        return _Previous(generation, rows, None)
+    same_products = np.array_equal(vectors.keys, rows.keys)
+    if not same_products or not vectors.fits(
+        len(table), exact_limit=settings.exact_limit, ann_recall=settings.ann_recall
+    ):
+        return _Previous(generation, rows, None)
+    return _Previous(generation, rows, vectors)
+
+
+def _to_embed(previous: _Previous, changes: Changes, table: ProductTable) -> IntArray:
+    if previous.vectors is None:
+        return np.arange(len(table), dtype=np.int64)
+    return np.union1d(changes.added, changes.reworded)
+
+
+def _new_vectors(
+    table: ProductTable,
+    cache: EmbeddingCache,
+    embedder: Embedder,
+    settings: RetrievalSettings,
+    progress: Progress,
+) -> VectorIndex:
+    queries = _tuning_queries(table, embedder) if len(table) > settings.exact_limit else None
+    return VectorIndex.build(
+        table.keys,
+        cache.get(table.text_hashes),
+        fingerprint=embedder.fingerprint,
+        exact_limit=settings.exact_limit,
+        ann_recall=settings.ann_recall,
+        queries=queries,
+        progress=lambda done, total: progress("vectors", done, total),
+    )
+
+
+def _tuning_queries(table: ProductTable, embedder: Embedder) -> Vectors:
+    """Embed texts like those that shoppers write: beginnings of titles, and names of categories.
+
+    Queries are shorter than product texts and lie elsewhere: an index that is tuned with products
+    in place of queries promises more than it keeps.
+    """
+    sample = np.random.default_rng(0).choice(
+        len(table), min(len(table), _TUNING_QUERIES), replace=False
+    )
+    products = table.products(np.sort(sample))
+    texts = [
+        product.category.split(CATEGORY_SEPARATOR)[-1]
+        if product.category and number % 2
+        else " ".join(product.title.split()[:4])
+        for number, product in enumerate(products)
+    ]
+    return np.stack([embedder.encode_query(text) for text in texts])
+
+
+def _update_lexical(
+    previous: Generation | None,
+    generation: Generation,
+    table: ProductTable,
+    changes: Changes,
+    progress: Progress,
+) -> None:
+    if previous is None:
+        index = LexicalIndex.create(generation.lexical)
+    else:
+        link_tree(previous.lexical, generation.lexical)
+        index = LexicalIndex.open(generation.lexical)
+    index.remove(np.concatenate([changes.removed, table.keys[changes.changed]]))
+    index.add(
+        table,
+        np.union1d(changes.added, changes.changed),
+        progress=lambda done, total: progress("lexical", done, total),
+    )
+    index.commit()
+    index.close()
+
+
+def _report(
+    vectors: VectorIndex,
+    changes: Changes,
+    embedded: int,
+    started: float,
+    *,
+    up_to_date: bool = False,
+) -> IndexReport:
+    return IndexReport(
+        products=len(vectors),
+        embedded=embedded,
+        reused=len(vectors) - embedded,
+        added=len(changes.added),
+        changed=len(changes.changed),
+        removed=len(changes.removed),
+        kind=vectors.manifest.kind,
+        recall=vectors.manifest.recall,
+        seconds=perf_counter() - started,
+        up_to_date=up_to_date,
+    )

@@ -1,0 +1,300 @@
+"""Recall by words: BM25 in tantivy, with Chinese cut into words and filters inside the query.
+
+The text of a product is one field in which the title stands twice, not several weighted fields:
+only a plain union of terms lets tantivy skip postings that cannot reach the best k (block-max
+WAND), which is what keeps frequent words quick.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import rjieba
+import tantivy
+
+from reranker.errors import DataError
+from reranker.schema import Filters, Product, category_paths
+from retrieval.product_columns import product_text
+from retrieval.product_table import ProductTable, Rows
+
+Hits = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+
+MAX_QUERY_TERMS = 64
+"""Distinct words of a query that are looked up; a longer one is a pasted text."""
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd々〇"
+_WORD = re.compile(rf"(?P<han>[{_HAN}]+)|[^\W{_HAN}]+")
+_LONGEST_WORD = 100
+_WORDS = "shelfwise_words"
+_EXACT = "shelfwise_exact"
+_BATCH = 4096
+_HEAP_BYTES = 256_000_000
+_MAX_TIED = 8
+_REMEDY = "run `shelfwise index build`"
+
+
+def analyse(text: str) -> list[str]:
+    """Return the words of a text in order, folded in width and case, before stemming.
+
+    A run of Han characters is cut by a dictionary in search mode, where a long word also gives
+    the shorter ones inside it.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    words: list[str] = []
+    for match in _WORD.finditer(folded):
+        if match["han"]:
+            words.extend(rjieba.cut_for_search(match["han"]))
+        else:
+            words.append(match[0])
+    return words
+
+
+class LexicalIndex:
+    """Finds products by the words of a query. Reading is thread-safe; writing is for one thread.
+
+    `add` and `remove` take effect together with `commit`. A changed product is removed and added.
+    """
+
+    def __init__(self, index: Any, folder: Path) -> None:
+        self._index = index
+        self._folder = folder
+        self._writer: Any = None
+        self._words = _word_analyser()
+        index.register_tokenizer(_WORDS, self._words)
+        index.register_tokenizer(_EXACT, _exact_analyser())
+        # Our own commits reload; a reader that changes by itself would not fit its product table.
+        index.config_reader("manual")
+        index.reload()
+
+    @classmethod
+    def create(cls, folder: Path) -> "LexicalIndex":
+        """Make an empty index in a folder, which is made where it is missing.
+
+        Raises:
+            DataError: the folder holds an index already, or cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if tantivy.Index.exists(str(folder)):
+                raise DataError(f"{folder}: there is a word index already; delete it first")
+            return cls(tantivy.Index(_schema(), str(folder), sort_by_field="key"), folder)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder}: cannot make a word index here: {error}") from error
+
+    @classmethod
+    def open(cls, folder: Path) -> "LexicalIndex":
+        """Open an index as its last commit left it.
+
+        Raises:
+            DataError: the folder is missing, holds no index of this version, or is corrupt.
+        """
+        if not folder.is_dir() or not tantivy.Index.exists(str(folder)):
+            raise DataError(f"{folder}: there is no word index; {_REMEDY}")
+        try:
+            index = tantivy.Index.open(str(folder))
+            if index.schema != _schema():
+                raise DataError(f"{folder}: made by another version; delete it and {_REMEDY}")
+            return cls(index, folder)
+        except (OSError, ValueError) as error:
+            raise _corrupt(folder, error) from error
+
+    def __len__(self) -> int:
+        return int(self._index.searcher().num_docs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder; what was not committed is dropped."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.rollback()
+            writer.wait_merging_threads()
+
+    def add(
+        self,
+        table: ProductTable,
+        rows: Rows,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Add some rows of a table under their keys, to be seen after the next commit.
+
+        Args:
+            table: the products.
+            rows: its rows; none of their keys may be in the index, unless it was just removed.
+            progress: called with the numbers of rows done and in all.
+
+        Raises:
+            DataError: another process is writing the index.
+        """
+        writer = self._open_writer()
+        wanted = np.asarray(rows, np.int64)
+        for start in range(0, len(wanted), _BATCH):
+            batch = wanted[start : start + _BATCH]
+            for key, product in zip(table.keys[batch], table.products(batch), strict=True):
+                writer.add_document(_document(int(key), product))
+            if progress is not None:
+                progress(min(start + _BATCH, len(wanted)), len(wanted))
+
+    def remove(self, keys: Iterable[int] | npt.NDArray[np.int64]) -> None:
+        """Remove products by key, to take effect with the next commit; unknown keys are fine.
+
+        Raises:
+            DataError: another process is writing the index.
+        """
+        writer = self._open_writer()
+        for key in keys:
+            writer.delete_documents_by_term("key", int(key))
+
+    def commit(self) -> None:
+        """Make what was added and removed durable and visible, as one step.
+
+        Raises:
+            DataError: it could not be written.
+        """
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None
+        try:
+            writer.commit()
+            # Waiting leaves few segments to search and frees the lock for other processes.
+            writer.wait_merging_threads()
+            self._index.reload()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self._folder}: the word index cannot be written: {error}") from error
+
+    def search(self, query: str, *, k: int, filters: Filters) -> Hits:
+        """Find the products that share words with a query and meet the filters.
+
+        Returns:
+            Keys and BM25 scores of at most k products, best first, equal scores by key. Should
+            more than 8 k tie for the last places, the layout of the index decides between them.
+
+        Raises:
+            DataError: the index is corrupt.
+        """
+        terms = self._terms(query)
+        conditions = _conditions(self._index.schema, filters)
+        if not terms or conditions is None or k < 1:
+            return np.empty(0, np.int64), np.empty(0, np.float64)
+        wanted = _any_of(self._index.schema, "text", terms, "freq")
+        if conditions:
+            must = [(tantivy.Occur.Must, each) for each in (wanted, *conditions)]
+            wanted = tantivy.Query.boolean_query(must)
+        try:
+            return self._best(wanted, k)
+        except (OSError, ValueError) as error:
+            raise _corrupt(self._folder, error) from error
+
+    def _terms(self, query: str) -> list[str]:
+        stemmed = self._words.analyze(" ".join(analyse(query)))
+        return list(dict.fromkeys(stemmed))[:MAX_QUERY_TERMS]
+
+    def _best(self, query: Any, k: int) -> Hits:
+        """Return the best k, with as many of the products that tie for the last place as needed.
+
+        tantivy settles ties by place in the index, which is by key only inside a segment.
+        """
+        searcher = self._index.searcher()
+        limit = k + 1 if searcher.num_segments > 1 else k
+        while True:
+            hits = searcher.search(query, limit=limit, count=False).hits
+            tied = len(hits) == limit and hits[-1][0] == hits[min(k, len(hits)) - 1][0]
+            if limit == k or not tied or limit > _MAX_TIED * k:
+                break
+            limit *= 2
+        scores = np.array([score for score, _ in hits], np.float64)
+        addresses = [address for _, address in hits]
+        keys = np.array(searcher.fast_field_values("key", addresses), np.int64)
+        order = np.lexsort((keys, -scores))[:k]
+        return keys[order], scores[order]
+
+    def _open_writer(self) -> Any:
+        if self._writer is None:
+            try:
+                # One thread keeps documents in order of key and segments few.
+                self._writer = self._index.writer(_HEAP_BYTES, 1)
+            except (OSError, ValueError) as error:
+                raise DataError(
+                    f"{self._folder}: the word index cannot be written ({error}); is another "
+                    "`shelfwise index build` running?"
+                ) from error
+        return self._writer
+
+
+def _corrupt(folder: Path, error: Exception) -> DataError:
+    return DataError(f"{folder}: the word index is corrupt ({error}); delete it and {_REMEDY}")
+
+
+def _schema() -> Any:
+    builder = tantivy.SchemaBuilder()
+    builder.add_integer_field("key", indexed=True, fast=True)
+    builder.add_text_field("text", tokenizer_name=_WORDS, index_option="freq")
+    builder.add_text_field("brand", tokenizer_name=_EXACT, index_option="basic")
+    builder.add_text_field("category", tokenizer_name=_EXACT, index_option="basic")
+    builder.add_float_field("price", fast=True)
+    builder.add_boolean_field("in_stock", indexed=True)
+    return builder.build()
+
+
+def _word_analyser() -> Any:
+    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
+    builder = builder.filter(tantivy.Filter.remove_long(_LONGEST_WORD))
+    return builder.filter(tantivy.Filter.stemmer("english")).build()
+
+
+def _exact_analyser() -> Any:
+    return tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw()).build()
+
+
+def _document(key: int, product: Product) -> Any:
+    document = tantivy.Document()
+    document.add_integer("key", key)
+    text = f"{product.title}\n{product_text(product)}"
+    document.add_text("text", " ".join(analyse(text)))
+    if product.brand is not None:
+        document.add_text("brand", _exact(product.brand.casefold()))
+    for path in dict.fromkeys(category_paths(product.category)):
+        document.add_text("category", _exact(path))
+    if product.price is not None:
+        document.add_float("price", product.price)
+    document.add_boolean("in_stock", product.in_stock)
+    return document
+
+
+def _exact(name: str) -> str:
+    # tantivy drops empty terms, but a blank brand is one that can be asked for.
+    return f"={name}"
+
+
+def _conditions(schema: Any, filters: Filters) -> list[Any] | None:
+    """Return the filters as queries that do not add to the score; None if nothing can meet them."""
+    found = []
+    if filters.categories:
+        paths = {category_paths(name)[-1] for name in filters.categories if name}
+        found.append(_any_of(schema, "category", [_exact(path) for path in sorted(paths)]))
+    if filters.brands:
+        brands = sorted({name.casefold() for name in filters.brands})
+        found.append(_any_of(schema, "brand", [_exact(name) for name in brands]))
+    if filters.min_price is not None or filters.max_price is not None:
+        low, high = filters.min_price, filters.max_price
+        kind = tantivy.FieldType.Float
+        found.append(tantivy.Query.range_query(schema, "price", kind, low, high))
+    if filters.in_stock is not None:
+        found.append(tantivy.Query.term_query(schema, "in_stock", filters.in_stock, "basic"))
+    if filters.categories and not any(filters.categories):
+        return None
+    return [tantivy.Query.const_score_query(each, 0.0) for each in found]
+
+
+def _any_of(schema: Any, field: str, terms: Sequence[str], index_option: str = "basic") -> Any:
+    queries = [tantivy.Query.term_query(schema, field, term, index_option) for term in terms]
+    if len(queries) == 1:
+        return queries[0]
+    return tantivy.Query.boolean_query([(tantivy.Occur.Should, query) for query in queries])

@@ -1,0 +1,110 @@
+"""Brand, category and price band of every product as small numbers, for fast counting.
+
+A profile counts hundreds of products; as codes they are counted by numpy without building a
+`Product` for each. A price band is relative: a product is ``budget``, ``mid`` or ``premium`` by the
+terciles of the prices in its own category. Where that holds too few prices, or all alike, those
+of the parent category decide, and at last those of the whole catalogue.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reranker.schema import CATEGORY_SEPARATOR, category_paths
+from retrieval.product_table import IntArray, ProductTable
+
+BANDS = ("budget", "mid", "premium")
+_FEWEST_PRICES = 9
+
+
+@dataclass(frozen=True)
+class CodedFact:
+    """One fact of every product.
+
+    Attributes:
+        codes: by row of the table; -1 where the product lacks the fact.
+        names: by code; spellings that differ in case only share a code.
+    """
+
+    codes: IntArray
+    names: tuple[str, ...]
+
+
+class ProductFacts:
+    """The counted facts of one `ProductTable`; costs about a second for a million products."""
+
+    def __init__(self, table: ProductTable) -> None:
+        # The table's own dictionary codes: going through `Product` would take minutes.
+        batch = table._batch
+        self.brand = _coded(batch["brand"], _tidy_brand)
+        self.category = _coded(batch["category"], _tidy_category)
+        prices = batch["price"].to_numpy(zero_copy_only=False)
+        self.band = CodedFact(_bands(prices, self.category), BANDS)
+
+
+def parent_category(name: str) -> str | None:
+    """Return the category above a category; None at the top."""
+    parent, separator, _ = name.rpartition(CATEGORY_SEPARATOR)
+    return parent if separator else None
+
+
+def _tidy_brand(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _tidy_category(name: str) -> str:
+    parts = (part.strip() for part in name.split(CATEGORY_SEPARATOR.strip()))
+    return CATEGORY_SEPARATOR.join(part for part in parts if part)
+
+
+def _coded(column: Any, tidy: Any) -> CodedFact:
+    names: dict[str, str] = {}
+    places: dict[str, int] = {}
+    recoded = []
+    for spelling in column.dictionary.to_pylist():
+        name = tidy(spelling)
+        folded = name.casefold()
+        names.setdefault(folded, name)
+        recoded.append(places.setdefault(folded, len(places)) if name else -1)
+    by_old_code = np.array([*recoded, -1], np.int64)
+    old = column.indices.fill_null(len(recoded)).to_numpy(zero_copy_only=False)
+    codes = by_old_code[old.astype(np.int64)]
+    return CodedFact(codes, tuple(names[folded] for folded in places))
+
+
+def _bands(prices: npt.NDArray[np.float64], category: CodedFact) -> IntArray:
+    bands = np.full(len(prices), -1, np.int64)
+    for groups in (category.codes, _parents(category), np.zeros(len(prices), np.int64)):
+        pending = (bands < 0) & ~np.isnan(prices) & (groups >= 0)
+        if pending.any():
+            low, high = _terciles(prices, groups)
+            # NaN for a group that cannot tell: the comparison leaves its products pending.
+            spread = pending & (low[groups] < high[groups])
+            price, group = prices[spread], groups[spread]
+            bands[spread] = (price >= low[group]).astype(np.int64) + (price >= high[group])
+    return bands
+
+
+def _parents(category: CodedFact) -> IntArray:
+    folded = [category_paths(name)[:-1] for name in category.names]
+    codes: dict[str, int] = {}
+    of = [codes.setdefault(path[-1], len(codes)) if path else -1 for path in folded]
+    return np.array([*of, -1], np.int64)[category.codes]
+
+
+def _terciles(
+    prices: npt.NDArray[np.float64], groups: IntArray
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return for each group the prices at which its middle and its upper third begin."""
+    rows = np.flatnonzero(~np.isnan(prices) & (groups >= 0))
+    rows = rows[np.lexsort((prices[rows], groups[rows]))]
+    sizes = np.bincount(groups[rows], minlength=int(groups.max()) + 1)
+    starts = np.cumsum(sizes) - sizes
+    enough = sizes >= _FEWEST_PRICES
+    low = np.full(len(sizes), np.nan)
+    high = np.full(len(sizes), np.nan)
+    low[enough] = prices[rows[starts[enough] + sizes[enough] // 3]]
+    high[enough] = prices[rows[starts[enough] + 2 * sizes[enough] // 3]]
+    return low, high

@@ -1,0 +1,138 @@
+"""The profile in words: short facts, the most telling first, within the model's tokens.
+
+Titles and queries are hostile text: they come on one line, without control characters, and short.
+Nothing that identifies the shopper or dates a visit is said.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from prompts import load_template
+from reranker.ports import Tokenizer
+from reranker.schema import (
+    CATEGORY_SEPARATOR,
+    Affinity,
+    AffinityKind,
+    EventKind,
+    Language,
+    RecentItem,
+    RepeatPurchase,
+)
+
+_MOST_WORDS = 12
+_MOST_CHARACTERS = 80
+_MOST_ENTRIES = 4
+_TELLING_SHARE = 0.45
+_NEUTRAL = str.maketrans({";": ",", "；": "，"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name in a fact; ``days`` is the rhythm of a repeated purchase."""
+
+    text: str
+    days: int | None = None
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of the summary; the template words it."""
+
+    about: str
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a summary is made of: the typed parts of a profile."""
+
+    affinities: Sequence[Affinity]
+    recent_items: Sequence[RecentItem]
+    repeat_purchases: Sequence[RepeatPurchase]
+    recent_queries: Sequence[str]
+
+
+def summarise(
+    findings: Findings, language: Language, tokenizer: Tokenizer, max_tokens: int, secret: str
+) -> str:
+    """Return the summary: whole facts and whole names only, however small the budget.
+
+    Args:
+        findings: the typed parts of the profile.
+        language: of the template.
+        tokenizer: of the model that will read the summary.
+        max_tokens: longest summary; a fact that does not fit loses its last names first.
+        secret: the user id; text in which it occurs is left out.
+    """
+    facts = [fact for fact in _facts(findings, secret.casefold()) if fact.entries]
+    template = load_template("profile", language, 1)
+    text = template.render(facts=facts).strip()
+    if tokenizer.count(text) <= max_tokens:
+        return text
+    kept: list[Fact] = []
+    text = ""
+    for fact in facts:
+        for length in range(len(fact.entries), 0, -1):
+            tried = [*kept, replace(fact, entries=fact.entries[:length])]
+            longer = template.render(facts=tried).strip()
+            if tokenizer.count(longer) <= max_tokens:
+                kept, text = tried, longer
+                break
+    return text
+
+
+def clean_text(text: str) -> str:
+    """Return hostile text on one line, without control characters, at most a dozen words."""
+    spaced = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    words = spaced.translate(_NEUTRAL).split()[:_MOST_WORDS]
+    while len(words) > 1 and len(" ".join(words)) > _MOST_CHARACTERS:
+        words.pop()
+    return " ".join(words)[:_MOST_CHARACTERS].rstrip(" .。")
+
+
+def _facts(findings: Findings, secret: str) -> Iterator[Fact]:
+    repeated = {repeat.product_id for repeat in findings.repeat_purchases}
+    once = [item for item in findings.recent_items if item.product_id not in repeated]
+    bought = [item.title for item in once if item.kind is EventKind.PURCHASE]
+    viewed = [item.title for item in once if item.kind is not EventKind.PURCHASE]
+    repeats = [Entry(clean_text(r.title), _days(r)) for r in findings.repeat_purchases]
+    yield Fact("repeats", _allowed(repeats, secret))
+    yield Fact("categories", _named(_names(findings, "category"), secret))
+    yield Fact("brands", _named(_names(findings, "brand"), secret))
+    yield Fact("price", _named(_price_level(findings), secret))
+    yield Fact("bought", _named(bought, secret))
+    yield Fact("viewed", _named(viewed, secret))
+    yield Fact("searches", _named(findings.recent_queries, secret))
+
+
+def _named(texts: Sequence[str], secret: str) -> tuple[Entry, ...]:
+    return _allowed([Entry(clean_text(text)) for text in texts], secret)
+
+
+def _allowed(entries: Sequence[Entry], secret: str) -> tuple[Entry, ...]:
+    """Return the first entries that say something, no two alike, none naming the shopper."""
+    distinct = {entry.text.casefold(): entry for entry in reversed(entries)}
+    kept = [
+        entry
+        for entry in entries
+        if entry.text
+        and secret not in entry.text.casefold()
+        and distinct[entry.text.casefold()] is entry
+    ]
+    return tuple(kept[:_MOST_ENTRIES])
+
+
+def _names(findings: Findings, kind: AffinityKind) -> list[str]:
+    """Return the last part of each name: of a category, the shopper's word for it."""
+    found = [affinity.name for affinity in findings.affinities if affinity.kind == kind]
+    return [name.rpartition(CATEGORY_SEPARATOR)[2] for name in found]
+
+
+def _price_level(findings: Findings) -> list[str]:
+    bands = [a for a in findings.affinities if a.kind == "price_band"]
+    return [bands[0].name] if bands and bands[0].weight >= _TELLING_SHARE else []
+
+
+def _days(repeat: RepeatPurchase) -> int | None:
+    return None if repeat.interval_days is None else max(1, round(repeat.interval_days))

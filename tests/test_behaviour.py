@@ -1,0 +1,389 @@
+"""The behaviour store: what comes in, what is refused, and that nothing is half done."""
+
+import csv
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reranker.errors import ConfigError, DataError
+from reranker.schema import BehaviourEvent, EventKind
+from retrieval.behaviour import FILE_NAME, BehaviourStore
+from retrieval.behaviour_files import FIELDS
+from retrieval.behaviour_import import ImportReport
+
+NOON = datetime(2025, 5, 1, 12, tzinfo=UTC)
+LATER = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    return {
+        "user_id": "u1",
+        "kind": "click",
+        "at": "2025-05-01T12:00:00Z",
+        "product_id": "p1",
+        **changes,
+    }
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]], delimiter: str = ",") -> Path:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return path
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
+    return path
+
+
+WRITERS = {
+    "a.csv": write_csv,
+    "a.csv.gz": write_csv,
+    "a.jsonl": write_jsonl,
+    "a.jsonl.gz": write_jsonl,
+    "a.parquet": write_parquet,
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    with BehaviourStore(tmp_path / "store") as opened:
+        yield opened
+
+
+def table(store: BehaviourStore) -> list[tuple[Any, ...]]:
+    columns = ", ".join(f'"{field}"' for field in FIELDS)
+    return store._rows(f"SELECT {columns} FROM event ORDER BY ALL")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_arrives_in_full(tmp_path: Path, store: BehaviourStore, name: str) -> None:
+    rows = [
+        event(
+            query=None, session_id="s", request_id="r", position=3, dwell_ms=250,
+            quantity=1.5, value=9.99,
+        ),
+        event(user_id="用户", kind="search", product_id=None, query="oat, \"milk\"\n; 牛奶"),
+    ]  # fmt: skip
+    report = store.import_events([WRITERS[name](tmp_path / name, rows)])
+    at = NOON.replace(tzinfo=None)
+    assert table(store) == [
+        ("u1", "click", at, "p1", None, "s", "r", 3, 250, 1.5, 9.99),
+        ("用户", "search", at, None, 'oat, "milk"\n; 牛奶', *[None] * 6),
+    ]
+    assert report == ImportReport(files=1, rows=2, imported=2, duplicates=0, naive_times=0)
+    assert store.count() == store.users() == 2
+    assert store.time_range() == (NOON, NOON)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "naive"),
+    [
+        ("2025-05-01T12:00:00+02:00", NOON - timedelta(hours=2), 0),
+        ("2025-05-01T12:00:00-0530", NOON + timedelta(hours=5, minutes=30), 0),
+        ("2025-05-01 12:00:00", NOON, 1),
+        ("2025-05-01", NOON - timedelta(hours=12), 1),
+        ("1746100800", NOON, 0),
+        ("1746100800.5", NOON + timedelta(milliseconds=500), 0),
+        ("1746100800250", NOON + timedelta(milliseconds=250), 0),
+    ],
+)
+def test_times_are_read_as_utc(
+    tmp_path: Path, store: BehaviourStore, given: str, expected: datetime, naive: int
+) -> None:
+    report = store.import_events([write_csv(tmp_path / "a.csv", [event(at=given)])])
+    assert store.time_range() == (expected, expected)
+    assert report.naive_times == naive
+
+
+@pytest.mark.parametrize(
+    ("times", "naive"),
+    [
+        (pa.array([NOON], pa.timestamp("us", "UTC")), 0),
+        (pa.array([NOON], pa.timestamp("ms", "+08:00")), 0),
+        (pa.array([NOON.replace(tzinfo=None)], pa.timestamp("ns")), 1),
+        (pa.array([1746100800], pa.int64()), 0),
+        (pa.array([1746100800000.0], pa.float64()), 0),
+    ],
+)  # fmt: skip
+def test_parquet_times_of_all_types(
+    tmp_path: Path, store: BehaviourStore, times: Any, naive: int
+) -> None:
+    file = tmp_path / "a.parquet"
+    columns = {"user_id": [7.0], "kind": ["view"], "at": times, "product_id": [9]}
+    pq.write_table(pa.table(columns), file)
+    report = store.import_events([file])
+    assert table(store)[0][:4] == ("7", "view", NOON.replace(tzinfo=None), "9")
+    assert report.naive_times == naive
+
+
+BAD = [
+    ({"user_id": "  "}, "user_id", "missing"),
+    ({"user_id": "x" * 257}, "user_id", "longer"),
+    ({"kind": "clik"}, "kind", "unknown kind clik"),
+    ({"kind": ""}, "kind", "missing"),
+    ({"at": ""}, "at", "missing"),
+    ({"at": "yesterday"}, "at", "not a time: yesterday"),
+    ({"at": "infinity"}, "at", "not a time"),
+    ({"product_id": ""}, "product_id", "click needs one"),
+    ({"kind": "search", "query": " "}, "query", "missing"),
+    ({"position": "0"}, "position", "below 1"),
+    ({"position": "1.5"}, "position", "not a whole number"),
+    ({"dwell_ms": "-1"}, "dwell_ms", "negative"),
+    ({"quantity": "0"}, "quantity", "not above 0"),
+    ({"value": "free"}, "value", "not a number"),
+    ({"value": "nan"}, "value", "not a number"),
+]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_each_bad_row_is_reported_and_kept(
+    tmp_path: Path, store: BehaviourStore, name: str
+) -> None:
+    blank = dict.fromkeys(("query", "position", "dwell_ms", "quantity", "value"), "")
+    rows = [event(**blank), *(event(**{**blank, **bad}) for bad, _, _ in BAD)]
+    file = WRITERS[name](tmp_path / name, rows)
+    report = store.import_events([file])
+    assert (report.rows, report.imported, report.rejected_count) == (len(rows), 1, len(BAD))
+    for place, ((_, field, reason), row) in enumerate(zip(BAD, report.rejected, strict=True)):
+        assert (row.file, row.row, row.field) == (str(file), place + 2, field)
+        assert reason in row.reason
+    kept = Path(report.rejected_file or "").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in kept] == [row.model_dump() for row in report.rejected]
+
+
+def test_records_that_do_not_parse_keep_the_row_numbers_right(
+    tmp_path: Path, store: BehaviourStore
+) -> None:
+    file = tmp_path / "a.csv"
+    lines = ["user_id,kind,at,product_id", "u,view,2025-05-01,p", "u,view", "u,clik,2025-05-01,p",
+             "u,view,2025-05-01,p,x,y", "u,view,never,p"]  # fmt: skip
+    file.write_text("\n".join(lines), encoding="utf-8")
+    report = store.import_events([file])
+    assert [(row.row, row.field) for row in report.rejected] == [
+        (2, "row"), (3, "kind"), (4, "row"), (5, "at"),
+    ]  # fmt: skip
+    assert (report.rows, report.imported) == (5, 1)
+
+
+def test_json_lines_that_are_no_objects(tmp_path: Path, store: BehaviourStore) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(f"{json.dumps(event())}\n\n[1]\n{{broken\n", encoding="utf-8")
+    report = store.import_events([file])
+    assert [(row.row, row.reason) for row in report.rejected] == [
+        (3, "not a JSON object"), (4, "not JSON"),
+    ]  # fmt: skip
+    assert (report.rows, report.imported) == (3, 1)
+
+
+def test_duplicates_are_removed_within_and_against_the_store(
+    tmp_path: Path, store: BehaviourStore
+) -> None:
+    rows = [event(), event(), event(position=1), event(user_id="u2")]
+    first = write_csv(tmp_path / "a.csv", rows)
+    report = store.import_events([first])
+    assert (report.imported, report.duplicates) == (3, 1)
+    again = store.import_events([first])
+    assert (again.imported, again.duplicates) == (0, 4)
+    mixed = write_parquet(
+        tmp_path / "b.parquet", [event(), event(user_id="u3"), event(user_id="u3")]
+    )
+    report = store.import_events([mixed])
+    assert (report.imported, report.duplicates, store.count()) == (1, 2, 4)
+
+
+def test_folders_globs_mapping_and_delimiters(tmp_path: Path, store: BehaviourStore) -> None:
+    folder = tmp_path / "in" / "deep"
+    folder.mkdir(parents=True)
+    write_csv(folder / "a.csv", [{"who": "u1", **event()} | {"ts": "1746100800"}], ";")
+    write_jsonl(folder / "b.jsonl", [{**event(), "who": "u2", "ts": 1746100800}])
+    (folder / "notes.txt").write_text("not events", encoding="utf-8")
+    mapping = {"user_id": "who", "at": "ts"}
+    seen: list[str] = []
+    report = store.import_events(
+        [tmp_path / "in"], mapping=mapping, progress=lambda what, _d, _t: seen.append(what)
+    )
+    assert (report.files, report.imported, store.users()) == (2, 2, 2)
+    assert seen[0] == "reading a.csv"
+    assert store.import_events([str(folder / "*.jsonl")], mapping=mapping).duplicates == 1
+
+
+def test_unknown_mapping_field(tmp_path: Path, store: BehaviourStore) -> None:
+    file = write_csv(tmp_path / "a.csv", [event()])
+    with pytest.raises(ConfigError, match="unknown field when; the fields are user_id"):
+        store.import_events([file], mapping={"when": "at"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone.csv", None, "there is no such file"),
+        ("a.csv", b"", "the file is empty"),
+        ("a.csv.gz", gzip.compress(b""), "no header"),
+        ("a.xlsx", b"x", r"not a known kind.*\.parquet"),
+        ("a.csv", b"user_id,kind,when\nu,view,1\n", r"missing column at; .*when.*--map at=COLUMN"),
+        ("a.jsonl", b'{"user_id": "u", "kind": "view"}\n', r"missing column at;.*kind, user_id"),
+        ("a.parquet", b"PAR1 this is no Parquet PAR1", "corrupt"),
+        ("a.csv", b"user_id,kind,at,product_id\nu,view,2025-05-01,caf\xe9\n", "not UTF-8"),
+        ("a.csv", b"user_id,kind,at,caf\xe9\nu,view,2025-05-01,p\n", "not UTF-8"),
+        ("a.jsonl", b'{"user_id": "\xff", "kind": "view", "at": 1}\n', "not UTF-8"),
+        ("a.csv.gz", gzip.compress(b"user_id,kind,at\n" * 99)[:-12], "corrupt"),
+        ("a.csv.gz", b"no gzip at all", "corrupt"),
+    ],
+)
+def test_unusable_files_are_named(
+    tmp_path: Path, store: BehaviourStore, name: str, content: bytes | None, message: str
+) -> None:
+    good = write_csv(tmp_path / "0.csv", [event()])
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        store.import_events([good, tmp_path / name])
+    assert str(tmp_path / name) in str(caught.value)
+    assert store.count() == 0
+    assert store.import_events([good]).imported == 1
+
+
+def test_parquet_that_breaks_half_way(tmp_path: Path, store: BehaviourStore) -> None:
+    good = write_csv(tmp_path / "0.csv", [event()])
+    file = write_parquet(tmp_path / "a.parquet", [event(user_id=f"u{n}") for n in range(5000)])
+    content = bytearray(file.read_bytes())
+    content[8:4000] = b"\xff" * 3992
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.parquet: corrupt"):
+        store.import_events([good, file])
+    assert store.count() == 0
+    assert store.import_events([good]).imported == 1
+
+
+def test_append_is_seen_at_once_and_only_once(store: BehaviourStore) -> None:
+    click = BehaviourEvent(user_id="u", kind=EventKind.CLICK, at=NOON, product_id="p")
+    assert store.append([click, click]) == 1
+    assert store.append([click]) == 0
+    assert [past.product_id for past in store.history("u", LATER, limit=9)] == ["p"]
+
+
+def test_many_imports_are_merged_without_loss(tmp_path: Path, store: BehaviourStore) -> None:
+    for day in range(1, 16):
+        rows = [event(user_id=f"u{n}", at=f"2025-05-{day:02d}") for n in range(3)]
+        store.import_events([write_csv(tmp_path / "a.csv", rows)])
+    assert store.count() == 45
+    assert len(store.history("u1", LATER, limit=99)) == 15
+    assert store._rows("SELECT runs < 12 FROM meta") == [(True,)]
+
+
+IMPORT = """
+import sys
+from pathlib import Path
+from retrieval.behaviour import BehaviourStore
+def tell(what, done, total):
+    print(what, done, flush=True)
+BehaviourStore(Path(sys.argv[1])).import_events([sys.argv[2]], progress=tell)
+"""
+
+
+def test_a_killed_import_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with BehaviourStore(folder) as store:
+        store.import_events([write_csv(tmp_path / "a.csv", [event()])])
+    big = tmp_path / "big.parquet"
+    duckdb.execute(
+        f"""COPY (SELECT 'u' || i % 5000 AS user_id, 'view' AS kind, 1700000000 + i AS "at",
+        'p' || i AS product_id FROM range(1500000) t(i)) TO '{big}' (FORMAT parquet)"""
+    )
+    command = [sys.executable, "-c", IMPORT, str(folder), str(big)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "inserting" not in process.stdout.readline():
+            pass
+        time.sleep(0.3)
+        os.kill(process.pid, signal.SIGKILL)
+        assert "inserting events 2" not in process.stdout.read()
+    with BehaviourStore(folder) as store:
+        assert (store.count(), store.users()) == (1, 1)
+        assert store.import_events([tmp_path / "a.csv"]).duplicates == 1
+    assert not list(folder.glob("behaviour-import-*"))
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from retrieval.behaviour import BehaviourStore
+store = BehaviourStore(Path(sys.argv[1]))
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_store_in_use_elsewhere_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(DataError, match="in use by another process"):
+            BehaviourStore(tmp_path, read_only=True)
+        process.communicate()
+    with BehaviourStore(tmp_path, read_only=True) as store:
+        assert store.count() == 0
+
+
+def test_read_only_refuses_writes_and_a_missing_store_is_empty(tmp_path: Path) -> None:
+    with BehaviourStore(tmp_path / "none", read_only=True) as store:
+        assert (store.count(), store.time_range()) == (0, None)
+        assert store.history("u", LATER, limit=1) == []
+        with pytest.raises(DataError, match="read-only"):
+            store.import_events([write_csv(tmp_path / "a.csv", [event()])])
+    assert not (tmp_path / "none").exists()
+
+
+def test_corrupt_foreign_and_outdated_stores(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    path.write_bytes(b"this is not a database" * 1000)
+    with pytest.raises(DataError, match="not a readable behaviour store"):
+        BehaviourStore(tmp_path)
+    path.unlink()
+    with duckdb.connect(path) as connection:
+        connection.execute("CREATE TABLE other (a INT)")
+    with pytest.raises(DataError, match="not a behaviour store"):
+        BehaviourStore(tmp_path)
+    path.unlink()
+    BehaviourStore(tmp_path).close()
+    with duckdb.connect(path) as connection:
+        connection.execute("UPDATE meta SET schema_version = '0'")
+    with pytest.raises(DataError, match="schema version 0"):
+        BehaviourStore(tmp_path, read_only=True)
+
+
+def test_keys_are_renewed_when_duckdb_hashes_otherwise(tmp_path: Path) -> None:
+    with BehaviourStore(tmp_path) as store:
+        store.import_events([write_csv(tmp_path / "a.csv", [event()])])
+    with duckdb.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute("UPDATE event SET user_key = 1; UPDATE meta SET key_probe = 1")
+    with pytest.raises(DataError, match="another hash"):
+        BehaviourStore(tmp_path, read_only=True)
+    with BehaviourStore(tmp_path) as store:
+        assert len(store.history("u1", LATER, limit=9)) == 1

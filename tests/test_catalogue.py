@@ -1,0 +1,361 @@
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from reranker.errors import ConfigError, DataError
+from retrieval.catalogue import ImportReport, import_catalogue
+from retrieval.product_table import ProductTable
+
+Import = Callable[..., ImportReport]
+HEADER = "product_id,title,price\n"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "store" / "catalogue" / "products.arrow"
+
+
+@pytest.fixture
+def load(tmp_path: Path, target: Path) -> Import:
+    """Write a file and import it."""
+
+    def run(name: str, content: str | bytes, **options: object) -> ImportReport:
+        raw = content.encode() if isinstance(content, str) else content
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+        return import_catalogue([path], target, **options)  # type: ignore[arg-type]
+
+    return run
+
+
+def ids(target: Path) -> list[str]:
+    table = ProductTable.open(target)
+    return table.product_ids(range(len(table)))
+
+
+def faults(report: ImportReport) -> list[tuple[int, str, str | None]]:
+    return [(row.row, row.field, row.product_id) for row in report.rejected]
+
+
+def test_all_fields_are_read_from_csv(load: Import, target: Path) -> None:
+    report = load(
+        "shop.csv",
+        "\ufeffproduct_id,title,description,brand,category,price,currency,in_stock,attributes,ean\r\n"
+        'p1,"希腊酸奶, 无糖","line 1\nline 2",Tarn,食品 > 乳品,12.50,CNY,no,"{""size"": ""500 g"", '
+        '""n"": 3, ""none"": null, ""bio"": true}",1\r\n'
+        " 2 ,Mug,,,,,,,,\r\n",
+    )
+    yogurt, mug = ProductTable.open(target).products([0, 1])
+    assert yogurt.title == "希腊酸奶, 无糖"
+    assert yogurt.description == "line 1\nline 2"
+    assert (yogurt.brand, yogurt.category) == ("Tarn", "食品 > 乳品")
+    assert (yogurt.price, yogurt.currency, yogurt.in_stock) == (12.5, "CNY", False)
+    assert yogurt.attributes == {"size": "500 g", "n": "3", "bio": "yes"}
+    assert (mug.product_id, mug.brand, mug.price, mug.in_stock) == ("2", None, None, True)
+    assert (report.rows, report.added, report.rejected) == (2, 2, ())
+    assert report.ignored_columns == ("ean",)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv", "a.tsv.gz"])
+def test_text_files_may_be_zipped_or_cut_by_tabs(load: Import, target: Path, name: str) -> None:
+    text = HEADER + "p1,酸奶,1\n"
+    load(name, text.replace(",", "\t") if "tsv" in name else text)
+    assert ProductTable.open(target).products([0])[0].title == "酸奶"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_jsonl_is_read_with_its_types(load: Import, target: Path, name: str) -> None:
+    rows = [
+        {"product_id": 7, "title": "酸奶", "price": 3, "attributes": {"tags": ["x", 2]}, "z": 1},
+        {"product_id": "8", "title": 1984, "in_stock": 0, "y": {}},
+    ]
+    report = load(name, "\n".join(json.dumps(row) for row in rows) + "\n\n")
+    first, second = ProductTable.open(target).products([0, 1])
+    assert (first.product_id, first.price, first.attributes) == ("7", 3.0, {"tags": "x, 2"})
+    assert (second.title, second.in_stock) == ("1984", False)
+    assert report.ignored_columns == ("z", "y")
+
+
+def test_parquet_is_read_with_its_types(tmp_path: Path, target: Path) -> None:
+    told = []
+    table = pa.table(
+        {
+            "product_id": [1, 2],
+            "title": ["酸奶", "Mug"],
+            "price": pa.array([1, None], pa.decimal128(9, 2)),
+            "attributes": pa.array([[("size", "S")], []], pa.map_(pa.string(), pa.string())),
+            "vector": [[0.1], [0.2]],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    report = import_catalogue(
+        [tmp_path / "a.parquet"], target, progress=lambda *numbers: told.append(numbers)
+    )
+    first, second = ProductTable.open(target).products([0, 1])
+    assert (first.product_id, first.price, first.attributes) == ("1", 1.0, {"size": "S"})
+    assert second.price is None
+    assert report.ignored_columns == ("vector",)
+    assert told == [(2, 2)]
+
+
+def test_columns_are_mapped_and_become_attributes(load: Import, target: Path) -> None:
+    load(
+        "a.csv",
+        "sku,name,brand,colour\np1,Mug,Tarn,red\np2,Cup,Tarn,\n",
+        mapping={"product_id": "sku", "title": "name"},
+        attribute_columns=["colour", "brand"],
+    )
+    mug, cup = ProductTable.open(target).products([0, 1])
+    assert mug.attributes == {"colour": "red", "brand": "Tarn"}
+    assert cup.attributes == {"brand": "Tarn"}
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "reason"),
+    [
+        (",Mug,1", "product_id", "missing or blank"),
+        ("p,  ,1", "title", "missing or blank"),
+        ('p,Mug,"1,299.00"', "price", "plain number such as 1299.00, not '1,299.00'"),
+        ("p,Mug,nan", "price", "plain number"),
+        ("p,Mug,1_000", "price", "plain number"),
+        ("p,Mug,-1", "price", "greater than or equal to 0, not -1.0"),
+        ("p,Mug,1e999", "price", "finite"),
+        ("p,Mug", "row", "2 fields where the header has 3"),
+        ("p,Mug,1,2", "row", "4 fields where the header has 3"),
+        ('p,"Mug" x,1', "row", "quotation mark"),
+        (f"{'p' * 300},Mug,1", "product_id", "at most 256"),
+    ],
+)
+def test_a_bad_row_is_reported_and_the_others_come_in(
+    load: Import, target: Path, row: str, field: str, reason: str
+) -> None:
+    report = load("a.csv", f"{HEADER}ok1,A,1\n\n{row}\nok2,B,2\n")
+    (rejected,) = report.rejected
+    assert (rejected.row, rejected.field) == (4, field)
+    assert rejected.file.endswith("a.csv")
+    assert reason in rejected.reason
+    assert ids(target) == ["ok1", "ok2"]
+    lines = (target.parent / "rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [rejected.model_dump()]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("price", True, "plain number"),
+        ("price", float("nan"), "plain number"),
+        ("price", 10**400, "plain number"),
+        ("in_stock", "perhaps", "one of true, 1, yes, false, 0, no"),
+        ("attributes", "{", "not JSON"),
+        ("attributes", [1, 2], "JSON object"),
+        ("attributes", {"a": {"b": 1}}, "text or a number"),
+        ("title", ["x"], "must be text"),
+        ("title", "\ud800", "unicode"),
+        ("product_id", 1.5, "text or a whole number"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_reported(
+    load: Import, field: str, value: object, reason: str
+) -> None:
+    bad = {"product_id": "p", "title": "Mug", field: value}
+    good = {"product_id": "q", "title": "Mug"}
+    (rejected,) = load("a.jsonl", f"{json.dumps(bad)}\n{json.dumps(good)}\n").rejected
+    assert (rejected.row, rejected.field) == (1, field)
+    assert reason in rejected.reason
+
+
+@pytest.mark.parametrize("value", ["true", "1", "YES", "True", " yes "])
+def test_in_stock_is_read_in_its_usual_forms(load: Import, target: Path, value: str) -> None:
+    load("a.csv", f"product_id,title,in_stock\na,A,{value}\nb,B,no\nc,C,False\nd,D,0\n")
+    products = ProductTable.open(target).products(range(4))
+    assert [product.in_stock for product in products] == [True, False, False, False]
+
+
+def test_a_bad_json_line_does_not_spoil_the_others(load: Import, target: Path) -> None:
+    good = '{"product_id": "%s", "title": "A"}\n'
+    report = load("a.jsonl", good % "a" + '{"product_id": \n[1]\n{"title": "B"}\n' + good % "b")
+    assert [(row.row, row.field) for row in report.rejected] == [
+        (2, "row"),
+        (3, "row"),
+        (4, "product_id"),
+    ]
+    assert "--map product_id=COLUMN" in report.rejected[2].reason
+    assert ids(target) == ["a", "b"]
+
+
+def test_an_open_quotation_mark_costs_one_row(load: Import, target: Path) -> None:
+    report = load("a.csv", HEADER + 'p1,"5 inch,1\np2,"B",1\np3,C,1\np4,"D,1\np5,E,1\n')
+    assert faults(report) == [(2, "row", None), (5, "row", None)]
+    assert ids(target) == ["p2", "p3", "p5"]
+
+
+def test_rows_are_numbered_by_line_even_after_a_value_of_two_lines(load: Import) -> None:
+    report = load("a.csv", HEADER + 'p1,"A\nB",1\np2,,1\n')
+    assert faults(report) == [(4, "title", "p2")]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_broken_bytes_are_located_and_never_replaced(load: Import, target: Path, name: str) -> None:
+    if name == "a.csv":
+        before, bad = HEADER.encode() + "p1,酸奶,1\n".encode(), b"p2,\xff,1\n"
+        after = b"p3,C,1\n"
+    else:
+        before = '{"product_id": "p1", "title": "酸奶"}\n'.encode()
+        bad = b'{"product_id": "p2", "title": "\xff"}\n'
+        after = b'{"product_id": "p3", "title": "C"}\n'
+    (rejected,) = load(name, before + bad + after).rejected
+    assert rejected.row == (3 if name == "a.csv" else 2)
+    assert f"byte 0xff at position {len(before) + bad.index(0xFF)} of the file" in rejected.reason
+    assert rejected.product_id == "p2"
+    assert ids(target) == ["p1", "p3"]
+
+
+def test_broken_bytes_in_parquet_cost_one_row(tmp_path: Path, target: Path) -> None:
+    data = pa.array([b"A", b"\xff", b"C"]).cast(pa.binary())
+    titles = pa.Array.from_buffers(pa.string(), 3, data.buffers())
+    pq.write_table(
+        pa.table({"product_id": ["a", "b", "c"], "title": titles}), tmp_path / "a.parquet"
+    )
+    report = import_catalogue([tmp_path / "a.parquet"], target)
+    assert faults(report) == [(2, "row", "b")]
+    assert "0xff" in report.rejected[0].reason
+    assert ids(target) == ["a", "c"]
+
+
+def test_the_first_of_two_rows_with_one_id_wins(tmp_path: Path, target: Path) -> None:
+    (tmp_path / "a.csv").write_text(HEADER + "p1,A,bad\np1,B,1\n")
+    (tmp_path / "b.csv").write_text(HEADER + "p1,C,1\np2,D,1\n")
+    report = import_catalogue([tmp_path / "*.csv"], target)
+    assert faults(report) == [(2, "price", "p1"), (2, "product_id", "p1")]
+    assert report.rejected[1].reason.endswith("a.csv row 3")
+    assert ProductTable.open(target).products([0])[0].title == "B"
+
+
+def test_folders_and_globs_are_read_in_order_and_once(tmp_path: Path, target: Path) -> None:
+    folder = tmp_path / "in" / "deep"
+    folder.mkdir(parents=True)
+    (folder / "b.csv").write_text(HEADER + "p2,B,1\n")
+    (folder / "README.md").write_text("not a catalogue")
+    (tmp_path / "in" / "a.csv").write_text(HEADER + "p1,A,1\n")
+    report = import_catalogue([tmp_path / "in", str(tmp_path / "in" / "**" / "*.csv")], target)
+    assert [Path(name).name for name in report.files] == ["a.csv", "b.csv"]
+    assert report.added == 2
+
+
+def test_a_second_import_counts_what_it_does(load: Import, target: Path) -> None:
+    load("a.csv", HEADER + "p1,A,1\np2,B,1\np3,C,1\n")
+    report = load("a.csv", HEADER + "p1,A,1\np2,B,2\np4,D,1\n")
+    assert (report.added, report.changed, report.unchanged, report.deleted) == (1, 1, 1, 0)
+    report = load("a.csv", HEADER + "p4,D,1\np1,A,1\n", replace=True)
+    assert (report.added, report.changed, report.unchanged, report.deleted) == (0, 0, 2, 2)
+    assert ids(target) == ["p1", "p4"]
+    assert ProductTable.open(target).keys.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", "a.csv: the file is empty"),
+        ("a.csv", HEADER, "a.csv: no rows"),
+        ("a.csv", "\n", "first line must name the columns"),
+        ("a.csv", "id,name\n1,A\n", r"the columns are id, name; .*--map product_id=COLUMN"),
+        ("a.csv", "product_id,title,title\n1,A,B\n", "column title comes twice"),
+        ("a.csv", b"product_id,t\xeftle\n1,A\n", "the header: byte 0xef at position 12"),
+        ("a.csv", "product_id,title\n1,A\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
+        ("a.xlsx", "x", r"a.xlsx: unknown kind of file; use one of .csv"),
+        ("a.parquet", b"PAR1 no, it is not PAR1", "a.parquet: the file is damaged"),
+        ("a.jsonl", '{"id": 1}\n', "1 of 1 rows were rejected.*a.jsonl row 1, product_id"),
+    ],
+)
+def test_an_unusable_file_is_named_and_nothing_changes(
+    load: Import, target: Path, name: str, content: str | bytes, message: str
+) -> None:
+    load("before.csv", HEADER + "p1,A,1\n")
+    before = target.read_bytes()
+    with pytest.raises(DataError, match=message):
+        load(name, content, replace=True)
+    assert target.read_bytes() == before
+
+
+def test_a_cut_off_zip_changes_nothing(tmp_path: Path, target: Path) -> None:
+    rows = "".join(f"p{number},A{number * 7919},1\n" for number in range(20_000))
+    zipped = gzip.compress((HEADER + rows).encode())
+    (tmp_path / "a.csv.gz").write_bytes(zipped[: len(zipped) // 2])
+    with pytest.raises(DataError, match=r"a\.csv\.gz: the file is damaged"):
+        import_catalogue([tmp_path / "a.csv.gz"], target)
+    assert not target.exists()
+
+
+def test_missing_files_columns_and_fields_are_named(tmp_path: Path, target: Path) -> None:
+    (tmp_path / "a.csv").write_text(HEADER + "p1,A,1\n")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"b\.csv: there is no such file"):
+        import_catalogue([tmp_path / "b.csv"], target)
+    with pytest.raises(DataError, match="holds no file with"):
+        import_catalogue([tmp_path / "empty"], target)
+    with pytest.raises(DataError, match="no catalogue files were given"):
+        import_catalogue([], target)
+    with pytest.raises(DataError, match="no column colour; the columns are product_id"):
+        import_catalogue([tmp_path / "a.csv"], target, attribute_columns=["colour"])
+    with pytest.raises(ConfigError, match="unknown field name; the fields are product_id"):
+        import_catalogue([tmp_path / "a.csv"], target, mapping={"name": "title"})
+
+
+def test_too_many_rejected_rows_stop_the_import(load: Import, target: Path) -> None:
+    rows = HEADER + "p1,A,1\np2,,1\np3,C,1\np4,D,1\n"
+    with pytest.raises(DataError, match="1 of 4 rows were rejected, so nothing was imported"):
+        load("a.csv", rows, max_rejected=0.2)
+    assert not target.exists()
+    assert len((target.parent / "rejected.jsonl").read_text().splitlines()) == 1
+    assert load("a.csv", rows, max_rejected=0.25).added == 3
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+{before}
+from retrieval.catalogue import import_catalogue
+def wait(*_):
+    print("now", flush=True)
+    time.sleep(60)
+{hook}
+import_catalogue([sys.argv[1]], Path(sys.argv[2]), replace=True, progress={progress})
+"""
+MOMENTS = {
+    "while reading": {"before": "", "hook": "", "progress": "wait"},
+    "before the file changes its name": {
+        "before": "import os, retrieval.product_table as table",
+        "hook": "table.Path.replace = wait",
+        "progress": "None",
+    },
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_import_leaves_the_catalogue_as_it_was(
+    load: Import, tmp_path: Path, target: Path, moment: str
+) -> None:
+    load("old.csv", HEADER + "p1,A,1\n")
+    before = target.read_bytes()
+    new = tmp_path / "new.csv"
+    new.write_text(HEADER + "".join(f"n{number},B,1\n" for number in range(12_000)))
+    script = KILLED.format(**MOMENTS[moment])
+    with subprocess.Popen(
+        [sys.executable, "-c", script, new, target], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        with pytest.raises(DataError, match="another import is running"):
+            import_catalogue([new], target)
+        process.kill()
+    assert target.read_bytes() == before
+    assert import_catalogue([new], target).added == 12_000
+    assert len(ProductTable.open(target)) == 12_001
+    assert not list(target.parent.glob("*.tmp"))

@@ -1,0 +1,306 @@
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+
+from reranker.errors import ContextOverflow, ModelUnavailable, OutputError
+from reranker.models.embedded import EmbeddedModel
+from reranker.models.rendering import PromptRenderer, RenderedPrompt, load_tokenizer
+from reranker.schema import VERDICT_SLOT, Prompt, Readout, SlotScores, TemplateRef
+from reranker.settings import ModelSettings
+
+TEMPLATE = TemplateRef(name="test", version=1, language="en", sha256="0")
+WORDS = ("oat", "milk", "tea", "bread", "coffee", "honey", "cheese", "apple", "rice", "basil")
+READOUTS: tuple[Readout, ...] = ("labels", "verdict")
+
+
+def ask(readout: Readout, seed: int, *, query: str = "tea", slots: int = 6) -> Prompt:
+    """Return a prompt like the real ones: task, query, cards, in one of many orders."""
+    cards = [" ".join(random.Random(card).choices(WORDS, k=2 + card)) for card in range(slots)]
+    random.Random(seed).shuffle(cards)
+    labels = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:slots]) if readout == "labels" else ()
+    lines = [
+        f"[{label}] {card}" if labels else f"{card}. Buys it:{VERDICT_SLOT}"
+        for label, card in zip(labels or [""] * slots, cards, strict=True)
+    ]
+    task = "You rank the products of an online shop for one shopper. Answer with a label."
+    question = "\n".join([f"The shopper searches for: {query}", *lines])
+    answer = [AIMessage("[")] if labels else []
+    return Prompt(
+        messages=(SystemMessage(task), HumanMessage(question), *answer),
+        order=tuple(range(slots)),
+        labels=labels,
+        readout=readout,
+        template=TEMPLATE,
+        token_count=1,
+    )
+
+
+def read(model: EmbeddedModel, prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+    return anyio.run(model.read, prompts)
+
+
+def assert_same(first: Sequence[SlotScores], second: Sequence[SlotScores]) -> None:
+    for one, other in zip(first, second, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        assert order(one) == order(other)
+
+
+def order(scores: SlotScores) -> list[int]:
+    return sorted(range(len(scores.logprobs)), key=lambda slot: -scores.logprobs[slot])
+
+
+@pytest.fixture(scope="session")
+def reference(smollm2_folder: Path) -> Any:
+    """The same weights, asked in the plainest way."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(smollm2_folder, dtype=torch.float32).eval()
+    renderer = PromptRenderer(load_tokenizer(smollm2_folder))
+
+    def score(prompt: Prompt) -> SlotScores:
+        rendered = renderer.render(prompt)
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([rendered.token_ids])).logits[0]
+        return SlotScores(logprobs=tuple(plain_scores(rendered, logits.log_softmax(-1))))
+
+    return score
+
+
+def plain_scores(rendered: RenderedPrompt, logprobs: Any) -> list[float]:
+    if rendered.label_ids:
+        return [float(logprobs[-1, token]) for token in rendered.label_ids]
+    places = rendered.verdict_positions
+    return [float(logprobs[place - 1, rendered.token_ids[place]]) for place in places]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, smollm2_folder: Path) -> Path:
+    """A model folder with random weights that loads in no time."""
+    return make_tiny(tmp_path / "tiny", smollm2_folder)
+
+
+def make_tiny(folder: Path, tokenizer_from: Path, *, window: int | None = None) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "vocab_size": 49152,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 400,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.4,
+    }
+    model: Any = (
+        LlamaForCausalLM(LlamaConfig(**sizes))
+        if window is None
+        else MistralForCausalLM(MistralConfig(**sizes, sliding_window=window))
+    )
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tokenizer_from / name, folder / name)
+    return folder
+
+
+def load(folder: Path, **settings: Any) -> EmbeddedModel:
+    return EmbeddedModel(folder, ModelSettings(name="tiny", dtype="float32", **settings))
+
+
+def test_spec_tells_what_the_model_can_do(model: EmbeddedModel) -> None:
+    assert model.spec.context_length == 8192
+    assert len(model.spec.labels) == 52
+    assert model.spec.readouts == {"labels", "verdict"}
+    assert model.tokenizer.count("oat milk") == 2
+
+
+def test_the_weights_survived_their_conversion(model: EmbeddedModel) -> None:
+    encode = model._renderer.encode
+    capitals = [token for name in (" Paris", " London", " Rome") for token in encode(name)]
+    start = encode("The capital of France is")
+    asked = RenderedPrompt(token_ids=tuple(start), label_ids=tuple(capitals))
+    ((paris, london, rome),) = model._scorer.score([asked])
+    assert paris > -1
+    assert paris > max(london, rome) + 2
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_batches_and_kept_prefixes_change_nothing(
+    model: EmbeddedModel, reference: Any, readout: Readout
+) -> None:
+    prompts = [ask(readout, seed, slots=4 + seed) for seed in range(3)]
+    expected = [reference(prompt) for prompt in prompts]
+    assert_same(read(model, prompts), expected)
+    assert_same(read(model, prompts), expected)
+    for prompt, scores in zip(prompts, expected, strict=True):
+        assert_same(read(model, [prompt]), [scores])
+        assert_same(read(model, [prompt]), [scores])
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_the_next_query_reuses_the_task(
+    model: EmbeddedModel, reference: Any, readout: Readout
+) -> None:
+    first, second = ask(readout, 1, query="green tea"), ask(readout, 2, query="rye bread")
+    read(model, [first])
+    assert_same(read(model, [second]), [reference(second)])
+    assert_same(read(model, [second, first]), [reference(second), reference(first)])
+
+
+@pytest.mark.parametrize("entries", [0, 1, 3])
+def test_only_so_many_prefixes_are_kept(tiny: Path, entries: int) -> None:
+    model = load(tiny, prefix_cache=entries)
+    for query in ("tea", "rye bread", "coffee beans", "goat cheese", "tea"):
+        read(model, [ask("labels", seed, query=query) for seed in range(2)])
+    assert len(model._scorer.prefixes) == entries
+
+
+def test_kept_prefixes_are_never_written_to(tiny: Path) -> None:
+    model = load(tiny)
+    first = [ask("labels", seed) for seed in range(3)]
+    before = read(model, first)
+    ((tokens, values),) = model._scorer.prefixes._kept.items()
+    copies = [(keys.clone(), kept.clone()) for keys, kept in values]
+    for seed in range(4):
+        read(model, [ask("labels", seed, query="rye"), ask("verdict", seed)])
+    for (keys, kept), (old_keys, old_kept) in zip(values, copies, strict=True):
+        assert keys.equal(old_keys)
+        assert kept.equal(old_kept)
+        assert keys.shape[2] == len(tokens)
+    assert_same(read(model, first), before)
+
+
+def test_a_batch_beyond_the_token_budget_is_split(tiny: Path) -> None:
+    model = load(tiny)
+    prompts = [ask("verdict", seed, slots=2 + seed) for seed in range(5)]
+    whole = read(model, prompts)
+    model._scorer._budget = 200
+    assert len(list(model._scorer._groups([90, 150, 80, 100, 10]))) == 3
+    assert_same(read(model, prompts), whole)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_windowed_attention_is_computed_without_reuse(
+    tmp_path: Path, smollm2_folder: Path, readout: Readout
+) -> None:
+    model = load(make_tiny(tmp_path / "windowed", smollm2_folder, window=8))
+    prompts = [ask(readout, seed, slots=3 + seed) for seed in range(3)]
+    together = read(model, prompts)
+    assert_same([read(model, [prompt])[0] for prompt in prompts], together)
+    assert len(model._scorer.prefixes) == 0
+
+
+def test_label_mass_is_the_probability_of_this_prompts_labels(
+    model: EmbeddedModel, reference: Any
+) -> None:
+    import math
+
+    prompt = ask("labels", 0)
+    (scores,) = read(model, [prompt])
+    expected = sum(math.exp(value) for value in reference(prompt).logprobs)
+    assert scores.label_mass == pytest.approx(expected, abs=1e-4)
+    assert read(model, [ask("verdict", 0)])[0].label_mass is None
+
+
+def test_half_precision_ranks_without_ties(smollm2_folder: Path, reference: Any) -> None:
+    model = EmbeddedModel(smollm2_folder, ModelSettings(dtype="bfloat16"))
+    prompt = ask("labels", 3, slots=20)
+    (scores,) = read(model, [prompt])
+    assert len(set(scores.logprobs)) == 20
+    assert scores.logprobs == pytest.approx(reference(prompt).logprobs, abs=0.5)
+
+
+def test_no_prompts_no_scores(model: EmbeddedModel) -> None:
+    assert read(model, []) == ()
+
+
+def test_a_prompt_beyond_the_context_is_refused(tiny: Path) -> None:
+    model = load(tiny)
+    with pytest.raises(ContextOverflow, match=r"prompt of \d+ tokens .* 400: lower ranking"):
+        read(model, [ask("labels", 0), ask("labels", 0, query="tea " * 500)])
+
+
+def test_scores_that_are_no_numbers_are_refused(tiny: Path) -> None:
+    model = load(tiny)
+    model._scorer._head.weight.fill_(float("nan"))
+    with pytest.raises(OutputError, match="no finite numbers"):
+        read(model, [ask("labels", 0)])
+
+
+def test_damaged_weights_name_their_folder(tiny: Path) -> None:
+    weights = tiny / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelUnavailable, match=str(tiny)):
+        load(tiny)
+    weights.unlink()
+    with pytest.raises(ModelUnavailable, match=str(tiny)):
+        load(tiny)
+
+
+def test_missing_weights_are_not_made_up(tiny: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tiny / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tiny / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelUnavailable, match=r"1 weights are missing, such as .*up_proj"):
+        load(tiny)
+
+
+def test_a_cancelled_caller_goes_on_at_once(model: EmbeddedModel) -> None:
+    prompts = [ask("labels", seed, slots=26) for seed in range(16)]
+
+    async def scenario() -> tuple[float, tuple[SlotScores, ...]]:
+        started = time.perf_counter()
+        with anyio.move_on_after(0.05) as scope:
+            await model.read(prompts)
+        waited = time.perf_counter() - started
+        assert scope.cancelled_caught
+        return waited, await model.read([ask("labels", 1)])
+
+    waited, scores = anyio.run(scenario)
+    assert waited < 0.5
+    assert_same(scores, read(model, [ask("labels", 1)]))
+
+
+def test_callers_at_once_get_their_own_answers(tiny: Path) -> None:
+    model = load(tiny)
+    prompts = [ask("labels", seed) for seed in range(8)]
+    answers: dict[int, SlotScores] = {}
+
+    async def one(index: int) -> None:
+        (answers[index],) = await model.read([prompts[index]])
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            for index in range(len(prompts)):
+                group.start_soon(one, index)
+
+    anyio.run(scenario)
+    assert_same([answers[index] for index in range(len(prompts))], read(model, prompts))
+
+
+def test_a_closed_model_says_so(tiny: Path) -> None:
+    model = load(tiny)
+    anyio.run(model.aclose)
+    with pytest.raises(ModelUnavailable, match="closed"):
+        read(model, [ask("labels", 0)])
+
+
+def test_loading_is_told(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[str, int, int]] = []
+    settings = ModelSettings(name=str(tiny), threads=1)
+    EmbeddedModel.load(settings, progress=lambda *step: told.append(step))
+    assert told == [(f"loading {tiny}", 0, 1), (f"loading {tiny}", 1, 1)]
+    assert capfd.readouterr() == ("", "")

