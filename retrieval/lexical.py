@@ -202,13 +202,10 @@ class LexicalIndex:
         tantivy settles ties by place in the index, which is by key only inside a segment.
         """
         searcher = self._index.searcher()
-        limit = k + 1 if searcher.num_segments > 1 else k
-        while True:
+        for limit in (2 * k, _MAX_TIED * k) if searcher.num_segments > 1 else (k,):
             hits = searcher.search(query, limit=limit, count=False).hits
-            tied = len(hits) == limit and hits[-1][0] == hits[min(k, len(hits)) - 1][0]
-            if limit == k or not tied or limit > _MAX_TIED * k:
+            if len(hits) < limit or hits[-1][0] != hits[k - 1][0]:
                 break
-            limit *= 2
         scores = np.array([score for score, _ in hits], np.float64)
         addresses = [address for _, address in hits]
         keys = np.array(searcher.fast_field_values("key", addresses), np.int64)
