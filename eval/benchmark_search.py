@@ -131,9 +131,7 @@ def _assemble(
         index=index,
         recommender=ProfileRecommender(index, profiles, rrf_k=settings.retrieval.rrf_k),
         profiles=profiles,
-        ranker=ListwiseRanker(
-            model, settings.ranking, profile_tokens=settings.profile.max_tokens
-        ),
+        ranker=ListwiseRanker(model, settings.ranking, profile_tokens=settings.profile.max_tokens),
         settings=settings,
     )
 

@@ -40,7 +40,7 @@ app.command("profile")(search.profile)
 app.command("search")(search.search)
 app.command("demo")(demo.demo)
 app.command("config")(config.config)
-app.add_typer(benchmark.benchmark, name="benchmark")
+app.command("benchmark")(benchmark.benchmark)
 
 
 def main() -> None:

@@ -1,5 +1,82 @@
-"""`shelfwise benchmark`."""
+"""`shelfwise benchmark`: this machine's figures, each beside its peer or its limit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
-benchmark = typer.Typer(help="Measure this machine.", no_args_is_help=True, rich_markup_mode=None)
+from reranker.cli.options import ConfigOption, JsonOption, SetOption, load_settings
+from reranker.cli.output import Report, console, print_json, progress_bars
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eval.benchmark import Benchmark
+    from reranker.schema import Product
+
+
+def benchmark(
+    products: Annotated[
+        int, typer.Option(min=1000, help="Products of the large shop.")
+    ] = 1_000_000,
+    events: Annotated[int, typer.Option(min=1000, help="Events of its shoppers.")] = 10_000_000,
+    searches: Annotated[int, typer.Option(min=20, help="Searches timed.")] = 200,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", help="Folder for several GB, used again. [default: user's cache]"),
+    ] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure embedding, approximate recall, imports, profiles, and a search beside the model.
+
+    Real product texts (Complete Journey groceries) are multiplied to the size asked for. The first
+    run builds a shop of that size, which takes tens of minutes and about 6 GB of disk and memory.
+    """
+    from eval.benchmark import run_benchmark
+    from eval.datasets import complete_journey
+    from reranker.models.embedded import EmbeddedModel
+    from reranker.models.weights import cache_folder, resolve
+
+    settings = load_settings(config, None, sets)
+    folder = work or cache_folder() / "benchmark"
+    with progress_bars() as report:
+        data = complete_journey(cache_folder() / "datasets" / "complete-journey", progress=report)
+        result = run_benchmark(
+            folder,
+            _products(data.products, folder, report),
+            embedder=resolve(settings.retrieval.embedder, progress=report),
+            model=EmbeddedModel.load(settings.model, progress=report),
+            settings=settings,
+            products=products,
+            events=events,
+            searches=searches,
+            progress=report,
+        )
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+
+
+def _products(file: Path, folder: Path, report: Report) -> "Sequence[Product]":
+    from retrieval.catalogue import import_catalogue
+    from retrieval.product_table import ProductTable
+
+    target = folder / "groceries.arrow"
+    import_catalogue(
+        [str(file)], target, progress=lambda n, m: report("reading products", n, m or 0)
+    )
+    table = ProductTable.open(target)
+    return table.products(range(len(table)))
+
+
+def _show(result: "Benchmark") -> None:
+    table = Table("Measured", "Value", "Beside it", "Target", "", box=None, pad_edge=False)
+    for row in result.rows():
+        met = "[green]met[/]" if row.met else "[red]missed[/]"
+        table.add_row(row.name, row.value, row.beside, row.target, met if row.target else "")
+    console.print(table)
+    console.print(f"{result.processors} processors, {result.processor}", style="dim")

@@ -1,5 +1,6 @@
 """What commands print: results on standard output, progress and errors on standard error."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -9,10 +10,11 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+_LOG_SECONDS = 10.0
 
 
 class Report(Protocol):
@@ -25,24 +27,11 @@ class Report(Protocol):
 
 @contextmanager
 def progress_bars() -> Iterator[Report]:
-    """Show one bar for each stage that is reported, on standard error."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=errors) as bars:
+    """Show each stage that is reported: as a bar in a terminal, else as a line now and then."""
+    if not errors.is_terminal:
+        yield _Lines()
+        return
+    with _bars() as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(stage: str, done: int, total: int, /) -> None:
@@ -56,3 +45,39 @@ def progress_bars() -> Iterator[Report]:
 def print_json(value: "BaseModel") -> None:
     """Print a value as JSON on standard output."""
     typer.echo(value.model_dump_json(indent=2))
+
+
+class _Lines:
+    """Progress for a log: the first and last word of a stage, and one every ten seconds."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[float, int]] = {}
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None:
+        now = time.monotonic()
+        printed, before = self._last.get(stage, (-_LOG_SECONDS, -1))
+        finished = done == total and total > 0
+        if done == before or not (finished or now - printed >= _LOG_SECONDS):
+            return
+        self._last[stage] = (now, done)
+        errors.print(f"{stage}: {done:,} of {total:,}" if total else f"{stage}: {done:,}")
+
+
+def _bars() -> "Progress":
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+    )
