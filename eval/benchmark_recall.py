@@ -79,12 +79,14 @@ class ApproximateRecall(Value):
 
 
 def embedding_speed(
-    texts: Sequence[str], model: Path, *, batch_size: int = 64, rounds: int = 3
+    texts: Sequence[str], model: Path, *, batch_size: int = 64, rounds: int = 7
 ) -> EmbeddingSpeed:
     """Compare the embedding stage of a build with the bare library.
 
     Each round runs all three on the same texts, in turn first and last, and the ratio is taken
-    inside a round, so that a machine that slows down meanwhile does not favour one.
+    inside a round, so that a machine that slows down meanwhile does not favour one; many short
+    rounds do that better than a few long ones. One round before them is not counted, as torch
+    prepares its kernels for each new shape of a batch.
 
     Args:
         texts: of products; equal ones count once.
@@ -113,14 +115,14 @@ def embedding_speed(
         "bare": lambda: encode(embedder.bfloat16),
         "bare_float32": lambda: encode(False),
     }
-    for warm_up in (embedder.encode, bare.encode):
-        warm_up(distinct[:batch_size])
     rates: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds):
+    for number in range(rounds + 1):
         for name in sorted(contestants, reverse=bool(number % 2)):
             started = perf_counter()
             contestants[name]()
             rates[name].append(len(distinct) / (perf_counter() - started))
+    for values in rates.values():
+        del values[0]
     return EmbeddingSpeed(
         texts=len(distinct),
         rounds=rounds,

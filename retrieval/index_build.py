@@ -11,7 +11,7 @@ from pydantic import Field
 from reranker.errors import DataError, IndexMismatchError
 from reranker.schema import CATEGORY_SEPARATOR, Value
 from reranker.settings import RetrievalSettings
-from retrieval.embedder import Embedder, Vectors
+from retrieval.embedder import CountProgress, Embedder, Vectors
 from retrieval.embedding_cache import EmbeddingCache
 from retrieval.faiss_index import Kind, VectorIndex
 from retrieval.imports import Progress, no_progress
@@ -126,12 +126,14 @@ def embed_products(
     todo = np.sort(rows[first[np.isin(hashes, cache.missing(hashes))]])
     for start in range(0, len(todo), _SHARD):
         shard = todo[start : start + _SHARD]
-        vectors = embedder.encode(
-            table.texts(shard),
-            progress=lambda done, _, start=start: progress("embed", start + done, len(todo)),
-        )
+        tell = _counting_from(start, len(todo), progress)
+        vectors = embedder.encode(table.texts(shard), progress=tell)
         cache.put(table.text_hashes[shard], vectors)
     return len(todo)
+
+
+def _counting_from(start: int, total: int, progress: Progress) -> CountProgress:
+    return lambda done, _: progress("embed", start + done, total)
 
 
 def _previous(

@@ -190,7 +190,8 @@ class CodedColumn:
         wanted = np.zeros(self._size, np.bool_)
         for name in names:
             wanted[self._codes_of.get(name, [])] = True
-        return wanted[self._codes]
+        kept: BoolArray = wanted[self._codes]
+        return kept
 
 
 def mask_of(columns: FilterColumns, filters: Filters) -> BoolArray:

@@ -185,7 +185,7 @@ def test_a_batch_beyond_the_token_budget_is_split(tiny: Path) -> None:
     model = load(tiny)
     prompts = [ask("verdict", seed, slots=2 + seed) for seed in range(5)]
     whole = read(model, prompts)
-    model._scorer._budget = 200
+    model._scorer._pass_tokens = 200
     assert len(list(model._scorer._groups([90, 150, 80, 100, 10]))) == 3
     assert_same(read(model, prompts), whole)
 
@@ -259,7 +259,7 @@ def test_missing_weights_are_not_made_up(tiny: Path) -> None:
 
 
 def test_a_cancelled_caller_goes_on_at_once(model: EmbeddedModel) -> None:
-    prompts = [ask("labels", seed, slots=26) for seed in range(16)]
+    prompts = [ask("labels", seed, slots=20) for seed in range(16)]
 
     async def scenario() -> tuple[float, tuple[SlotScores, ...]]:
         started = time.perf_counter()

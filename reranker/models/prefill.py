@@ -19,9 +19,11 @@ from transformers.cache_utils import DynamicLayer
 
 from reranker.models.rendering import RenderedPrompt
 
-TOKEN_BUDGET = 8192
-"""Rows times tokens, padding included, that one pass computes at most."""
+CPU_PASS_TOKENS = 1024
+"""Rows times tokens, padding included, that one pass computes at most on a CPU: wider passes are no
+quicker there, and only between passes can a batch be given up that nobody waits for."""
 
+GPU_PASS_TOKENS = 16_384
 _SHORTEST_PREFIX = 16
 KeyValues = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of each layer, each of shape (1, heads, tokens, width)."""
@@ -91,18 +93,17 @@ class PrefixCache:
 class CausalScorer:
     """Scores rendered prompts with one model. Not thread-safe."""
 
-    def __init__(
-        self, model: Any, *, prefixes: int, token_budget: int = TOKEN_BUDGET
-    ) -> None:
+    def __init__(self, model: Any, *, prefixes: int, pass_tokens: int | None = None) -> None:
         """Take over a loaded model; its output layer is replaced.
 
         Args:
             model: a causal `PreTrainedModel` in evaluation mode, on its device.
             prefixes: number of prompt starts kept between calls.
-            token_budget: rows times tokens of one pass.
+            pass_tokens: rows times tokens of one pass; None suits it to the device.
         """
         self._model = model
-        self._budget = token_budget
+        widest = CPU_PASS_TOKENS if model.device.type == "cpu" else GPU_PASS_TOKENS
+        self._pass_tokens = pass_tokens or widest
         self.prefixes = PrefixCache(prefixes)
         self._head = ScoreHead(self._model.get_output_embeddings())
         self._model.set_output_embeddings(self._head)
@@ -195,7 +196,7 @@ class CausalScorer:
         """Yield indices of prompts of similar length that fit one pass together."""
         group: list[int] = []
         for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-            if group and (len(group) + 1) * lengths[group[0]] > self._budget:
+            if group and (len(group) + 1) * lengths[group[0]] > self._pass_tokens:
                 yield group
                 group = []
             group.append(index)
