@@ -14,6 +14,19 @@ from reranker.schema import Candidate, RankedItem, UserProfile, Value
 from reranker.settings import FusionSettings
 
 
+def prerank(
+    candidates: Sequence[Candidate], profile: UserProfile | None, weights: FusionSettings
+) -> tuple[Candidate, ...]:
+    """Return the candidates in the order in which the model's window takes them.
+
+    It is the fallback order: recall blended with the profile's interest, so that what the shopper
+    buys again is among the few that the model judges.
+    """
+    unjudged = Judgement(logprobs=(None,) * len(candidates), outcome="fallback")
+    evidence = _gather(candidates, unjudged, profile)
+    return tuple(item.candidate for item, _ in _blend(evidence, weights, with_model=False))
+
+
 class _Evidence(Value):
     candidate: Candidate
     llm_logprob: float | None
@@ -31,7 +44,7 @@ def fuse(
     """Return every candidate exactly once, in final order.
 
     Args:
-        candidates: in recall order.
+        candidates: in any order.
         judgement: of the model, aligned with the candidates.
         profile: of the shopper, None for an anonymous one.
         weights: of the blend.
@@ -40,7 +53,7 @@ def fuse(
     seen = [item for item in evidence if item.llm_logprob is not None]
     unseen = [item for item in evidence if item.llm_logprob is None]
     ranked = _blend(seen, weights, with_model=True, base=1.0 if unseen else 0.0)
-    ranked += _blend(unseen, weights, with_model=False, base=0.0)
+    ranked += _blend(unseen, weights, with_model=False)
     return tuple(
         _ranked_item(item, score, rank, len(seen), placed_by=_placed_by(item, weights))
         for rank, (item, score) in enumerate(ranked, start=1)
@@ -72,7 +85,7 @@ def _gather(
 
 
 def _blend(
-    items: Sequence[_Evidence], weights: FusionSettings, *, with_model: bool, base: float
+    items: Sequence[_Evidence], weights: FusionSettings, *, with_model: bool, base: float = 0.0
 ) -> list[tuple[_Evidence, float]]:
     recall = _borda(items, lambda item: item.candidate.recall_rank)
     model = _borda(items, lambda item: item.llm_rank or 0)
@@ -129,6 +142,7 @@ def _ranked_item(
         recall_score=candidate.recall_score,
         dense_rank=candidate.dense_rank,
         lexical_rank=candidate.lexical_rank,
+        from_history=candidate.from_history,
         llm_logprob=item.llm_logprob,
         interest=item.interest,
         placed_by=placed_by,
@@ -137,6 +151,8 @@ def _ranked_item(
 
 
 def _arms(candidate: Candidate) -> str:
+    if candidate.from_history:
+        return " (from the shopper's history)"
     arms = [("words", candidate.lexical_rank), ("meaning", candidate.dense_rank)]
     found = [f"{name} {rank}" for name, rank in arms if rank is not None]
     return f" ({', '.join(found)})" if found else ""

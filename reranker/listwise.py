@@ -92,7 +92,7 @@ class ListwiseRanker:
         Args:
             request: the search.
             profile: of its shopper; None says nothing about anybody.
-            candidates: in recall order; those beyond the window are not shown to the model.
+            candidates: most promising first; those beyond the window are not shown to the model.
             deadline: moment of `time.monotonic` at which waiting for the model ends.
         """
         size = min(len(candidates), self._settings.window)

@@ -15,11 +15,12 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from reranker.errors import DataError
-from reranker.fusion import fuse
+from reranker.fusion import fuse, prerank
 from reranker.listwise import ListwiseRanker
 from reranker.ports import CandidateIndex, ProfileStore, Recommender
 from reranker.schema import (
     Candidate,
+    Filters,
     RerankResult,
     SearchRequest,
     Timings,
@@ -90,6 +91,7 @@ class Reranker:
             (profile, profile_ms), (candidates, recall_ms) = await asyncio.gather(
                 self._profile(request), self._recall(request, None)
             )
+            candidates = self._with_history(request.query, request.filters, profile, candidates)
         timings = Timings(profile_ms=profile_ms, recall_ms=recall_ms)
         return await self._rank(request, profile, candidates, started, timings)
 
@@ -140,6 +142,32 @@ class Reranker:
 
         return await anyio.to_thread.run_sync(find), _since(started)
 
+    def _with_history(
+        self,
+        query: str,
+        filters: Filters,
+        profile: UserProfile | None,
+        candidates: tuple[Candidate, ...],
+    ) -> tuple[Candidate, ...]:
+        """Let the shopper's own products that match the query take the last places of recall.
+
+        The number of candidates stays what it is if recall was cut; what recall found of them
+        keeps its place.
+        """
+        if profile is None:
+            return candidates
+        touched = [item.product_id for item in profile.repeat_purchases]
+        touched += [item.product_id for item in profile.recent_items]
+        found = {candidate.product.product_id for candidate in candidates}
+        own = [product_id for product_id in dict.fromkeys(touched) if product_id not in found]
+        products = self._index.matching(query, own, filters=filters)
+        depth = max(self._settings.retrieval.candidates, len(candidates))
+        kept = candidates[: max(depth - len(products), 0)]
+        return kept + tuple(
+            Candidate(product=product, recall_rank=rank, recall_score=0.0, from_history=True)
+            for rank, product in enumerate(products[:depth], start=len(kept) + 1)
+        )
+
     async def _rank(
         self,
         request: SearchRequest,
@@ -150,9 +178,10 @@ class Reranker:
     ) -> RerankResult:
         limit = request.deadline_ms or self._settings.ranking.deadline_ms
         deadline = started + limit / 1000 if limit else math.inf
-        judged = await self._ranker.judge(request, profile, candidates, deadline=deadline)
+        ordered = prerank(candidates, profile, self._settings.fusion)
+        judged = await self._ranker.judge(request, profile, ordered, deadline=deadline)
         blended = time.monotonic()
-        items = fuse(candidates, judged, profile, self._settings.fusion)
+        items = fuse(ordered, judged, profile, self._settings.fusion)
         spec = self._ranker.model.spec
         return RerankResult(
             request_id=request.request_id,

@@ -35,6 +35,12 @@ class CandidateIndex(Protocol):
         """
         ...
 
+    def matching(
+        self, query: str, product_ids: Sequence[str], *, filters: Filters
+    ) -> tuple[Product, ...]:
+        """Return those of the given products that hold every word of a query, in their order."""
+        ...
+
     def products(self, product_ids: Sequence[str]) -> tuple[Product | None, ...]:
         """Return the products of the given ids in the same order, None where there is none."""
         ...

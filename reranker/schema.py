@@ -274,6 +274,7 @@ class Candidate(Value):
         recall_score: of the recall that made the order (for hybrid recall, the fused score).
         dense_rank: 1-based rank by embedding, None where embedding did not recall it.
         lexical_rank: 1-based rank by words, None where words did not recall it.
+        from_history: recall had cut it off, and the shopper's own history brought it back.
     """
 
     product: Product
@@ -281,6 +282,7 @@ class Candidate(Value):
     recall_score: FiniteFloat
     dense_rank: int | None = None
     lexical_rank: int | None = None
+    from_history: bool = False
 
 
 class TemplateRef(Value):
@@ -356,6 +358,7 @@ class RankedItem(Value):
     recall_score: float
     dense_rank: int | None = None
     lexical_rank: int | None = None
+    from_history: bool = False
     llm_logprob: float | None = None
     interest: float | None = None
     placed_by: Literal["model", "recall", "interest"]

@@ -166,6 +166,23 @@ class HybridIndex:
         dense, scores = self._vectors.search(mean, k, self._allowed(filters))
         return self._candidates(dense.tolist(), scores.tolist(), _ranks(dense), {})
 
+    def matching(
+        self, query: str, product_ids: Sequence[str], *, filters: Filters
+    ) -> tuple[Product, ...]:
+        """Return those of the given products that hold every word of a query, in their order.
+
+        Where hundreds of products match alike, the cut of recall is arbitrary among them; this
+        finds a shopper's own products again.
+        """
+        rows = self._table.rows_of_ids(product_ids)
+        rows = rows[rows >= 0]
+        rows = rows[self._table.mask(filters)[rows]] if filters else rows
+        texts = self._table.texts(rows)
+        kept = [
+            row for row, text in zip(rows, texts, strict=True) if self._lexical.holds(query, text)
+        ]
+        return self._table.products(kept)
+
     def products(self, product_ids: Sequence[str]) -> tuple[Product | None, ...]:
         """Return the products of the given ids in the same order, None where there is none."""
         rows = self._table.rows_of_ids(product_ids)

