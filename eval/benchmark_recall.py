@@ -15,7 +15,7 @@ from retrieval.embedder import Embedder, SentenceTransformerEmbedder, Vectors
 from retrieval.embedding_cache import EmbeddingCache
 from retrieval.faiss_index import VectorIndex
 from retrieval.faiss_training import faiss
-from retrieval.index_build import embed_products
+from retrieval.index_build import TUNING_QUERIES, embed_products, short_texts
 from retrieval.product_table import IntArray, ProductTable
 
 DEPTH = 100
@@ -157,7 +157,7 @@ def approximate_recall(
     real = embedder.encode(list(dict.fromkeys(texts)))
     vectors = spread(real, products)
     keys = np.arange(products, dtype=np.int64)
-    tuning = [" ".join(text.split()[:4]) for text in texts[:: max(1, len(texts) // 512)]]
+    tuning = short_texts(texts[:: max(1, len(texts) // TUNING_QUERIES)])
     measured = np.stack([embedder.encode_query(query) for query in dict.fromkeys(queries)])
     started = perf_counter()
     index = VectorIndex.build(

@@ -89,6 +89,8 @@ class ModelSpec(Value):
         context_length: prompt and answer together, in tokens.
         labels: the slot labels that are single tokens in the model's rendered chat template, in
             the order of their use; empty where the ``labels`` readout cannot be used.
+        answer_prefix: what the answer to a ``labels`` prompt starts with; empty where the model's
+            tokens would run the prefix and a label together.
         readouts: the ways in which this model can be asked.
     """
 
@@ -96,6 +98,7 @@ class ModelSpec(Value):
     adapter: str | None = None
     context_length: int = Field(ge=1)
     labels: tuple[str, ...]
+    answer_prefix: str = "["
     readouts: frozenset[Readout]
 
 

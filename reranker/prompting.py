@@ -40,6 +40,7 @@ _QUERY_TOKENS = 64
 _CONTEXT_TOKENS = 16
 _SMALLEST_CARD = 6
 _SPARE_TOKENS = 16
+_MESSAGE_TOKENS = 8
 _DESCRIPTION_CHARACTERS = 600
 
 
@@ -70,6 +71,7 @@ class PromptDraft(Value):
     language: Language
     readout: Readout
     labels: tuple[str, ...]
+    answer_prefix: str
     token_count: int
     shortened: int = 0
 
@@ -122,9 +124,16 @@ def draft_prompt(
         (_cut(name, tokenizer, _CONTEXT_TOKENS), _cut(value, tokenizer, _CONTEXT_TOKENS))
         for name, value in request.context.items()
     )[:8]
-    bare: dict[str, Any] = {"profile": "", "query": query, "context": context}
     labels = _labels(readout, spec, len(candidates))
-    fixed = _length(template, tokenizer, **bare, cards=_cards([""] * len(candidates), labels))
+    bare = _variables(
+        readout,
+        profile="",
+        query=query,
+        context=context,
+        cards=_cards([""] * len(candidates), labels),
+        answer_prefix=spec.answer_prefix,
+    )
+    fixed = sum(tokenizer.count(t) + _MESSAGE_TOKENS for _, t in template.render_messages(**bare))
     room = spec.context_length - fixed - _SPARE_TOKENS
     smallest = _SMALLEST_CARD * len(candidates)
     if room < smallest:
@@ -150,6 +159,7 @@ def draft_prompt(
         language=language,
         readout=readout,
         labels=labels,
+        answer_prefix=spec.answer_prefix,
         token_count=fixed + tokenizer.count(text) + sum(min(c, share) for c in counts),
         shortened=sum(count > share for count in counts),
     )
@@ -163,14 +173,17 @@ def build_prompt(draft: PromptDraft, order: Sequence[int]) -> Prompt:
         order: a permutation; slot i shows candidate ``order[i]``.
     """
     template = _template(draft.readout, draft.language)
-    messages = template.render_messages(
+    variables = _variables(
+        draft.readout,
         profile=draft.profile,
         query=draft.query,
         context=draft.context,
         cards=_cards([draft.cards[index] for index in order], draft.labels),
+        answer_prefix=draft.answer_prefix,
     )
+    messages = template.render_messages(**variables)
     return Prompt(
-        messages=tuple(_MESSAGES[role](content=text) for role, text in messages),
+        messages=tuple(_MESSAGES[role](content=text) for role, text in messages if text),
         order=tuple(order),
         labels=draft.labels,
         readout=draft.readout,
@@ -238,8 +251,9 @@ def _cards(texts: Sequence[str], labels: Sequence[str]) -> list[dict[str, str]]:
     return [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
 
 
-def _length(template: PromptTemplate, tokenizer: Tokenizer, **variables: Any) -> int:
-    return sum(tokenizer.count(text) + 8 for _, text in template.render_messages(**variables))
+def _variables(readout: Readout, *, answer_prefix: str, **common: Any) -> dict[str, Any]:
+    """Return what the template of a readout takes: a verdict answers in its cards' places."""
+    return {**common, "answer_prefix": answer_prefix} if readout == "labels" else common
 
 
 def _cut(text: str, tokenizer: Tokenizer, max_tokens: int) -> str:

@@ -1,6 +1,7 @@
 """Brings the index in line with the catalogue at the cost of what changed, and of nothing else."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, NamedTuple
@@ -20,7 +21,7 @@ from retrieval.lexical import LexicalIndex
 from retrieval.product_table import IntArray, ProductTable
 
 _SHARD = 4096
-_TUNING_QUERIES = 512
+TUNING_QUERIES = 512
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +133,15 @@ def embed_products(
     return len(todo)
 
 
+def short_texts(titles: Sequence[str]) -> list[str]:
+    """Return the first one, two or three words of each title: as short as queries are.
+
+    Short texts lie between the products, and their neighbours in many cells: an index that is
+    tuned with whole titles in place of them promises more than it keeps.
+    """
+    return [" ".join(title.split()[: 1 + n % 3]) for n, title in enumerate(titles)]
+
+
 def _counting_from(start: int, total: int, progress: Progress) -> CountProgress:
     return lambda done, _: progress("embed", start + done, total)
 
@@ -190,22 +200,14 @@ def _new_vectors(
 
 
 def _tuning_queries(table: ProductTable, embedder: Embedder) -> Vectors:
-    """Embed texts like those that shoppers write: beginnings of titles, and names of categories.
-
-    Queries are shorter than product texts and lie elsewhere: an index that is tuned with products
-    in place of queries promises more than it keeps.
-    """
     sample = np.random.default_rng(0).choice(
-        len(table), min(len(table), _TUNING_QUERIES), replace=False
+        len(table), min(len(table), TUNING_QUERIES), replace=False
     )
     products = table.products(np.sort(sample))
-    texts = [
-        product.category.split(CATEGORY_SEPARATOR)[-1]
-        if product.category and number % 2
-        else " ".join(product.title.split()[:4])
-        for number, product in enumerate(products)
-    ]
-    return np.stack([embedder.encode_query(text) for text in texts])
+    leaves = [(each.category or "").split(CATEGORY_SEPARATOR)[-1] for each in products]
+    texts = short_texts([each.title for each in products])
+    mixed = [leaf if leaf and n % 4 == 3 else texts[n] for n, leaf in enumerate(leaves)]
+    return np.stack([embedder.encode_query(text) for text in mixed])
 
 
 def _update_lexical(

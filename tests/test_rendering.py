@@ -12,7 +12,6 @@ from reranker.models.rendering import (
     LABELS,
     PromptRenderer,
     load_tokenizer,
-    usable_labels,
 )
 from reranker.models.tokenizing import HFTokenizer
 from reranker.schema import VERDICT_SLOT, Prompt, TemplateRef
@@ -89,17 +88,30 @@ def test_slots_and_candidates_have_to_agree(chat: Any) -> None:
 
 
 def test_all_52_labels_are_single_tokens_in_the_rendered_chat(chat: Any) -> None:
-    labels = usable_labels(chat)
+    renderer = PromptRenderer(chat)
+    assert renderer.answer_prefix() == "["
+    labels = renderer.labels("[")
     assert "".join(labels) == LABELS
     assert len(set(labels.values())) == 52
 
 
 def test_labels_that_change_the_tokens_before_them_are_left_out(chat: Any) -> None:
     # After "Label: " the space and the letter are one token, so that no letter is a token.
-    assert usable_labels(chat, "Label: ") == {}
+    assert PromptRenderer(chat).labels("Label: ") == {}
     asked = prompt(HumanMessage("[A] tea"), AIMessage("Label: "), labels="A")
     with pytest.raises(ConfigError, match=r"A cannot be labels behind .*'Label: '"):
         PromptRenderer(chat, name="toy").render(asked)
+
+
+def test_where_bracket_and_letter_are_one_token_the_bracket_is_left_out(chat: Any) -> None:
+    from tokenizers import AddedToken
+
+    merging = copy.deepcopy(chat)
+    merging.add_tokens([AddedToken(f"[{label}", special=False) for label in LABELS])
+    renderer = PromptRenderer(merging)
+    assert not renderer.labels("[")
+    assert renderer.answer_prefix() == ""
+    assert "".join(renderer.labels("")) == LABELS
 
 
 def test_special_tokens_in_texts_are_only_text(chat: Any) -> None:
@@ -131,10 +143,11 @@ def test_a_model_without_chat_template_is_refused(chat: Any) -> None:
         PromptRenderer(with_template(chat, None), name="toy")
 
 
-def test_a_template_that_cannot_continue_has_no_labels(chat: Any) -> None:
+def test_a_template_that_cannot_continue_is_asked_for_the_label_itself(chat: Any) -> None:
     renderer = PromptRenderer(with_template(chat, NO_CONTINUATION), name="toy")
     with pytest.raises(ConfigError, match="toy: its chat template cannot continue an answer"):
-        renderer.labels()
+        renderer.labels("[")
+    assert renderer.answer_prefix() == ""
     assert renderer.render(prompt(HumanMessage(f"x{VERDICT_SLOT}"), slots=1)).token_ids
 
 
@@ -151,7 +164,7 @@ def test_a_model_without_a_yes_has_no_verdicts() -> None:
     bytewise.chat_template = TRIMS
     with pytest.raises(ConfigError, match="'yes' is no single token"):
         PromptRenderer(bytewise).verdict_token()
-    assert "".join(usable_labels(bytewise)) == LABELS
+    assert "".join(PromptRenderer(bytewise).labels("[")) == LABELS
 
 
 def test_the_first_token_is_never_doubled(chat: Any) -> None:

@@ -197,7 +197,7 @@ def _scorer(model: "PreTrainedModel", prefixes: int) -> Any:
 
 def _describe(name: str, model: "PreTrainedModel", renderer: PromptRenderer) -> ModelSpec:
     checks: dict[Readout, Callable[[], object]] = {
-        "labels": renderer.labels,
+        "labels": renderer.answer_prefix,
         "verdict": renderer.verdict_token,
     }
     readouts: set[Readout] = set()
@@ -211,10 +211,12 @@ def _describe(name: str, model: "PreTrainedModel", renderer: PromptRenderer) -> 
     if not readouts:
         raise ConfigError("; ".join(reasons))
     config: Any = model.config.get_text_config()
+    prefix = renderer.answer_prefix() if "labels" in readouts else ""
     return ModelSpec(
         name=name,
         context_length=getattr(config, "max_position_embeddings", None) or _OTHER_CONTEXT,
-        labels=tuple(renderer.labels()) if "labels" in readouts else (),
+        labels=tuple(renderer.labels(prefix)) if "labels" in readouts else (),
+        answer_prefix=prefix,
         readouts=frozenset(readouts),
     )
 

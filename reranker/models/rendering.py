@@ -20,8 +20,9 @@ from reranker.schema import VERDICT_SLOT, Prompt, Value
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ANSWER_PREFIX = "["
-"""What the answer starts with in the `labels` prompts; `ModelSpec.labels` are checked behind it."""
+ANSWER_PREFIXES = ("[", "")
+"""What the answer to a `labels` prompt may start with, the best first: behind the bracket of the
+cards a model puts its probability on labels. Some tokenizers (Qwen's) have ``[A`` as one token."""
 
 LABELS = string.ascii_uppercase + string.ascii_lowercase
 VERDICTS = (" yes", "yes")
@@ -72,20 +73,6 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return loaded
 
 
-def usable_labels(
-    tokenizer: "PreTrainedTokenizerBase", answer_prefix: str = ANSWER_PREFIX
-) -> Mapping[str, int]:
-    """Return the labels A-Z, a-z that are one token where the answer goes on, with their ids.
-
-    Each is tried behind a really rendered chat that ends with the prefix: a label whose tokens
-    depend on what stands before it is left out.
-
-    Raises:
-        ConfigError: the chat template cannot render such a chat.
-    """
-    return PromptRenderer(tokenizer).labels(answer_prefix)
-
-
 class PromptRenderer:
     """Renders prompts for one model."""
 
@@ -122,8 +109,33 @@ class PromptRenderer:
         message = f"{self._name}: 'yes' is no single token, so the verdict readout cannot be used"
         raise ConfigError(message)
 
-    def labels(self, answer_prefix: str = ANSWER_PREFIX) -> Mapping[str, int]:
-        """Return the usable labels behind a prefix, in order of use, with their token ids."""
+    def answer_prefix(self) -> str:
+        """Return the start of an answer behind which most labels can be used.
+
+        Raises:
+            ConfigError: none can be used behind any.
+        """
+        counts: dict[str, int] = {}
+        for prefix in ANSWER_PREFIXES:
+            try:
+                counts[prefix] = len(self.labels(prefix))
+            except ConfigError:  # some templates cannot continue an answer that has begun
+                counts[prefix] = 0
+        best = max(ANSWER_PREFIXES, key=counts.__getitem__)
+        if not counts[best]:
+            message = f"{self._name}: no letter is one token at the start of its answer"
+            raise ConfigError(f"{message}, so the labels readout cannot be used")
+        return best
+
+    def labels(self, answer_prefix: str) -> Mapping[str, int]:
+        """Return the labels A-Z, a-z that are one token behind a prefix, with their token ids.
+
+        Each is tried behind a really rendered chat that ends with the prefix: a label whose tokens
+        depend on what stands before it is left out.
+
+        Raises:
+            ConfigError: the chat template cannot render such a chat.
+        """
         if answer_prefix not in self._labels:
             chat = [{"role": "user", "content": _PROBE}]
             if answer_prefix:

@@ -1,12 +1,8 @@
 """Counting and cutting text in a model's own tokens, without loading the model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reranker.errors import ConfigError, ModelUnavailable
-
-if TYPE_CHECKING:
-    pass
 
 
 class HFTokenizer:
@@ -48,7 +44,7 @@ class HFTokenizer:
         A cut text may be split into more tokens than it was inside the whole one, so the prefix is
         counted again: ``count(truncate(text, n)) <= n`` always holds.
         """
-        if max_tokens <= 0:
+        if max_tokens < 0:
             return ""
         offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
         if len(offsets) <= max_tokens:
