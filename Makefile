@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint .ci/constraints.txt
+# Compiled once at installation: where no bytecode can be kept, every start would compile anew.
+UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint .ci/constraints.txt
 INSTALLED := $(VENV)/.installed
 # A folder of wheels that pip is told of may hold a CPU build of torch.
 WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))

@@ -10,6 +10,7 @@ from time import perf_counter
 import numpy as np
 from pydantic import Field
 
+from reranker.models.conversion import quiet_transformers
 from reranker.schema import Product, Value
 from retrieval.embedder import Embedder, SentenceTransformerEmbedder, Vectors
 from retrieval.embedding_cache import EmbeddingCache
@@ -97,7 +98,8 @@ def embedding_speed(
     from sentence_transformers import SentenceTransformer
 
     embedder = SentenceTransformerEmbedder(model, batch_size=batch_size)
-    bare = SentenceTransformer(str(model))
+    with quiet_transformers():
+        bare = SentenceTransformer(str(model))
     distinct = list(dict.fromkeys(texts))
     products = (Product(product_id=str(n), title=text) for n, text in enumerate(distinct))
     table = ProductTable.empty().upsert(products)[0]

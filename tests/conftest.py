@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from eval.datasets import seed_example
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.tokenizing import HFTokenizer
 from reranker.models.weights import resolve
-from reranker.settings import ModelSettings
+from reranker.settings import ModelSettings, Settings
+from reranker.wiring import catalogue_file, index_catalogue
+from retrieval.behaviour import BehaviourStore
+from retrieval.catalogue import import_catalogue
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -40,6 +44,19 @@ def tokenizer(smollm2_folder: Path) -> HFTokenizer:
 def model(smollm2_folder: Path) -> EmbeddedModel:
     settings = ModelSettings(name=str(smollm2_folder), dtype="float32")
     return EmbeddedModel.load(settings)
+
+
+@pytest.fixture(scope="session")
+def seed_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the seed shop: three products, shoppers A, B and C."""
+    store = tmp_path_factory.mktemp("seed") / "store"
+    settings = Settings.load(None, {"store.path": store})
+    example = seed_example()
+    import_catalogue([example.products], catalogue_file(settings))
+    with BehaviourStore(store) as behaviour:
+        behaviour.import_events([example.events])
+    index_catalogue(settings)
+    return store
 
 
 @pytest.fixture(scope="session")

