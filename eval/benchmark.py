@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from eval.benchmark_profiles import ProfileBenchmark, benchmark_profiles
@@ -13,12 +13,11 @@ from eval.benchmark_recall import (
     embedding_speed,
 )
 from eval.benchmark_search import SearchOverhead, search_overhead
-from reranker.ports import LanguageModel
+from reranker.ports import LanguageModel, Progress
 from reranker.schema import CATEGORY_SEPARATOR, Product, Value
 from reranker.settings import Settings
 from retrieval.embedder import SentenceTransformerEmbedder
 
-Progress = Callable[[str, int, int], None]
 _EMBEDDED_TEXTS = 1_000
 _RECALL_QUERIES = 500
 

@@ -7,7 +7,7 @@ serving makes.
 
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 from pydantic import Field
 
+from reranker.ports import Progress, no_progress
 from reranker.schema import Product, Value
 from reranker.settings import ProfileSettings
 from retrieval.behaviour import FILE_NAME, BehaviourStore
@@ -22,7 +23,6 @@ from retrieval.behaviour_sql import COLUMNS
 from retrieval.product_table import ProductTable
 from retrieval.profiles import DuckDBProfileStore
 
-Progress = Callable[[str, int, int], None]
 _YEAR_END = datetime(2026, 1, 1, tzinfo=UTC)
 _STEPS = 6
 _SHARES = (
@@ -80,7 +80,7 @@ def benchmark_profiles(
     products: int = 1_000_000,
     profiles: int = 500,
     seed: int = 0,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = no_progress,
 ) -> ProfileBenchmark:
     """Build the store in a folder, unless it is there from an earlier run, and measure.
 

@@ -1,7 +1,7 @@
 """What a search costs beside the language model, at the size of a large shop."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from eval.benchmark_profiles import product_name, user_name
 from eval.benchmark_recall import Latency, spread
 from reranker.listwise import ListwiseRanker
 from reranker.pipeline import Reranker
-from reranker.ports import LanguageModel
+from reranker.ports import LanguageModel, Progress, no_progress
 from reranker.schema import Product, SearchRequest, Value
 from reranker.settings import Settings
 from retrieval.behaviour import BehaviourStore
@@ -24,7 +24,6 @@ from retrieval.product_table import ProductTable
 from retrieval.profiles import DuckDBProfileStore
 from retrieval.recommend import ProfileRecommender
 
-Progress = Callable[[str, int, int], None]
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 _WARM_UP = 10
 _BATCH = 100_000
@@ -66,7 +65,7 @@ def search_overhead(
     settings: Settings,
     products: int = 1_000_000,
     shoppers: int = 100_000,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = no_progress,
 ) -> SearchOverhead:
     """Build a large shop in a folder, unless it is there, and time searches in it.
 

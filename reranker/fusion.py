@@ -115,9 +115,12 @@ def _borda(items: Sequence[_Evidence], rank: Callable[[_Evidence], int]) -> list
 
 
 def _placed_by(item: _Evidence, weights: FusionSettings) -> Literal["model", "recall", "interest"]:
-    if item.llm_logprob is not None and weights.model:
+    """Return the stage that weighs most in an item's place."""
+    if item.llm_logprob is None:
+        return "interest" if item.interest and weights.fallback_interest > 1 else "recall"
+    if weights.model and weights.model >= max(weights.recall, weights.interest):
         return "model"
-    return "interest" if item.interest and weights.fallback_interest else "recall"
+    return "interest" if item.interest and weights.interest > weights.recall else "recall"
 
 
 def _ranked_item(
@@ -145,6 +148,7 @@ def _ranked_item(
         from_history=candidate.from_history,
         llm_logprob=item.llm_logprob,
         interest=item.interest,
+        facts=item.facts,
         placed_by=placed_by,
         reason="; ".join(parts),
     )

@@ -13,17 +13,25 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from typing import Literal
 
 import anyio
+import anyio.to_thread
 
-from reranker.errors import ModelError, OutputError
+from reranker.errors import ConfigError, ModelError, OutputError
 from reranker.ports import LanguageModel
-from reranker.prompting import PromptBudget, build_prompt, detect_language, draft_prompt
+from reranker.prompting import (
+    PromptBudget,
+    PromptDraft,
+    build_prompt,
+    detect_language,
+    draft_prompt,
+)
 from reranker.schema import (
     Candidate,
     Issue,
+    IssueCode,
     Language,
+    Outcome,
     Prompt,
     SearchRequest,
     SlotScores,
@@ -32,6 +40,8 @@ from reranker.schema import (
     Value,
 )
 from reranker.settings import RankingSettings
+
+_LATE = "the deadline passed before the model answered"
 
 
 class Judgement(Value):
@@ -49,7 +59,7 @@ class Judgement(Value):
     """
 
     logprobs: tuple[float | None, ...]
-    outcome: Literal["model", "repaired", "fallback"]
+    outcome: Outcome
     issues: tuple[Issue, ...] = ()
     label_mass: float | None = None
     instability: float | None = None
@@ -67,6 +77,22 @@ class ListwiseRanker:
     def __init__(
         self, model: LanguageModel, settings: RankingSettings, *, profile_tokens: int
     ) -> None:
+        """Check that the model can be asked as the settings say.
+
+        Raises:
+            ConfigError: it lacks the readout, or has fewer labels than the window.
+        """
+        spec = model.spec
+        if settings.readout not in spec.readouts:
+            can = ", ".join(sorted(spec.readouts))
+            raise ConfigError(
+                f"ranking.readout = {settings.readout}: {spec.name} can only be read by {can}"
+            )
+        if settings.readout == "labels" and settings.window > len(spec.labels):
+            raise ConfigError(
+                f"ranking.window = {settings.window}: {spec.name} has {len(spec.labels)} labels; "
+                "lower it, or set ranking.readout = verdict"
+            )
         self.model = model
         self._settings = settings
         self._budget = PromptBudget(card=settings.card_tokens, profile=profile_tokens)
@@ -101,18 +127,28 @@ class ListwiseRanker:
             return Judgement(logprobs=(None,) * len(candidates), outcome="model")
         clock = _Clock()
         try:
-            prompts, issues = self._prompts(request, profile, candidates[:size])
+            # In a thread: cleaning and counting text would hold up other requests.
+            draft, prompts = await anyio.to_thread.run_sync(
+                self._prompts, request, profile, candidates[:size]
+            )
             clock.prompts_made()
-            with anyio.fail_after(max(deadline - time.monotonic(), 0)):
+            with anyio.move_on_after(max(deadline - time.monotonic(), 0)) as waiting:
                 answers = await self.model.read(prompts)
+            if waiting.cancelled_caught:
+                late = _fallback(len(candidates), "deadline", _LATE)
+                return late.model_copy(update={**clock.read(), "deadline_hit": True})
             judged = self._read(prompts, answers, size)
-        except (TimeoutError, ModelError, OutputError) as error:
-            return _fallback(len(candidates), error).model_copy(update=clock.read())
+        except ModelError as error:
+            failed = _fallback(len(candidates), "model_error", str(error))
+            return failed.model_copy(update=clock.read())
+        except OutputError as error:
+            failed = _fallback(len(candidates), "bad_output", str(error))
+            return failed.model_copy(update=clock.read())
         return judged.model_copy(
             update={
                 "logprobs": judged.logprobs + unseen,
-                "issues": issues + judged.issues,
-                "personalised": profile is not None,
+                "issues": _cuts(draft) + judged.issues,
+                "personalised": bool(draft.profile),
                 **clock.read(),
             }
         )
@@ -122,7 +158,7 @@ class ListwiseRanker:
         request: SearchRequest,
         profile: UserProfile | None,
         window: Sequence[Candidate],
-    ) -> tuple[list[Prompt], tuple[Issue, ...]]:
+    ) -> tuple[PromptDraft, list[Prompt]]:
         draft = draft_prompt(
             request,
             profile.summary if profile else None,
@@ -136,15 +172,13 @@ class ListwiseRanker:
         key = [candidate.product.product_id for candidate in window]
         seed = f"{self._settings.seed}\n{request.query}\n{key}"
         orders = shuffled_orders(len(window), self._settings.shuffles, seed)
-        issues: tuple[Issue, ...] = ()
-        if draft.shortened:
-            detail = f"{draft.shortened} of {len(window)} product cards were cut to fit the context"
-            issues = (Issue(code="cards_shortened", detail=detail),)
-        return [build_prompt(draft, order) for order in orders], issues
+        return draft, [build_prompt(draft, order) for order in orders]
 
     def _read(
         self, prompts: Sequence[Prompt], answers: Sequence[SlotScores], size: int
     ) -> Judgement:
+        if len(answers) != len(prompts):
+            raise OutputError(f"the model answered {len(answers)} of {len(prompts)} prompts")
         by_shuffle = [
             slots_to_candidates(prompt, answer, size)
             for prompt, answer in zip(prompts, answers, strict=True)
@@ -225,19 +259,20 @@ def instability(by_shuffle: Sequence[Sequence[float]]) -> float | None:
     return sum(changes) / len(changes)
 
 
-def _fallback(size: int, error: TimeoutError | ModelError | OutputError) -> Judgement:
-    if isinstance(error, TimeoutError):
-        issue = Issue(code="deadline", detail="the deadline passed before the model answered")
-    elif isinstance(error, ModelError):
-        issue = Issue(code="model_error", detail=str(error))
-    else:
-        issue = Issue(code="bad_output", detail=str(error))
-    return Judgement(
-        logprobs=(None,) * size,
-        outcome="fallback",
-        issues=(issue,),
-        deadline_hit=isinstance(error, TimeoutError),
-    )
+def _fallback(size: int, code: IssueCode, detail: str) -> Judgement:
+    issues = (Issue(code=code, detail=detail),)
+    return Judgement(logprobs=(None,) * size, outcome="fallback", issues=issues)
+
+
+def _cuts(draft: PromptDraft) -> tuple[Issue, ...]:
+    issues: tuple[Issue, ...] = ()
+    if draft.shortened:
+        detail = f"{draft.shortened} of {len(draft.cards)} product cards were cut to the context"
+        issues += (Issue(code="cards_shortened", detail=detail),)
+    if draft.profile_shortened:
+        detail = "the profile was cut to profile.max_tokens or to the room beside the cards"
+        issues += (Issue(code="profile_shortened", detail=detail),)
+    return issues
 
 
 class _Clock:

@@ -21,6 +21,7 @@ from reranker.ports import CandidateIndex, ProfileStore, Recommender
 from reranker.schema import (
     Candidate,
     Filters,
+    Issue,
     RerankResult,
     SearchRequest,
     Timings,
@@ -46,13 +47,26 @@ class Reranker:
         ranker: ListwiseRanker,
         settings: Settings,
         resources: ExitStack | None = None,
+        owns_model: bool = False,
     ) -> None:
+        """Take the parts.
+
+        Args:
+            index: of the catalogue.
+            recommender: for requests without a query.
+            profiles: of the shoppers; None where there is no behaviour.
+            ranker: asks the language model.
+            settings: of recall, ranking and blend.
+            resources: closed with this.
+            owns_model: whether closing this closes the ranker's model.
+        """
         self._index = index
         self._recommender = recommender
         self._profiles = profiles
         self._ranker = ranker
         self._settings = settings
         self._resources = resources or ExitStack()
+        self._owns_model = owns_model
         self._portal: BlockingPortal | None = None
         self._lock = Lock()
 
@@ -77,7 +91,8 @@ class Reranker:
         """Recall candidates for a request and rank them for its shopper.
 
         Returns:
-            Every recalled candidate exactly once. ``query=None`` recommends.
+            Every candidate exactly once: those that recall found, the last of them giving way to
+            the shopper's own products that match the query. ``query=None`` recommends.
 
         Raises:
             DataError: the store is damaged. A failing model is no error: see ``outcome``.
@@ -91,7 +106,10 @@ class Reranker:
             (profile, profile_ms), (candidates, recall_ms) = await asyncio.gather(
                 self._profile(request), self._recall(request, None)
             )
-            candidates = self._with_history(request.query, request.filters, profile, candidates)
+            if profile is not None:
+                candidates = await anyio.to_thread.run_sync(
+                    self._with_history, request.query, request.filters, profile, candidates
+                )
         timings = Timings(profile_ms=profile_ms, recall_ms=recall_ms)
         return await self._rank(request, profile, candidates, started, timings)
 
@@ -146,26 +164,24 @@ class Reranker:
         self,
         query: str,
         filters: Filters,
-        profile: UserProfile | None,
+        profile: UserProfile,
         candidates: tuple[Candidate, ...],
     ) -> tuple[Candidate, ...]:
         """Let the shopper's own products that match the query take the last places of recall.
 
         The number of candidates stays what it is if recall was cut; what recall found of them
-        keeps its place.
+        keeps its place. At most a fifth of the places is given away.
         """
-        if profile is None:
-            return candidates
         touched = [item.product_id for item in profile.repeat_purchases]
         touched += [item.product_id for item in profile.recent_items]
         found = {candidate.product.product_id for candidate in candidates}
         own = [product_id for product_id in dict.fromkeys(touched) if product_id not in found]
-        products = self._index.matching(query, own, filters=filters)
         depth = max(self._settings.retrieval.candidates, len(candidates))
-        kept = candidates[: max(depth - len(products), 0)]
+        products = self._index.matching(query, own, filters=filters)[: max(depth // 5, 1)]
+        kept = candidates[: depth - len(products)]
         return kept + tuple(
             Candidate(product=product, recall_rank=rank, recall_score=0.0, from_history=True)
-            for rank, product in enumerate(products[:depth], start=len(kept) + 1)
+            for rank, product in enumerate(products, start=len(kept) + 1)
         )
 
     async def _rank(
@@ -183,11 +199,13 @@ class Reranker:
         blended = time.monotonic()
         items = fuse(ordered, judged, profile, self._settings.fusion)
         spec = self._ranker.model.spec
+        behind = self._index.behind
+        stale = (Issue(code="index_behind", detail=behind),) if behind else ()
         return RerankResult(
             request_id=request.request_id,
             items=items,
             outcome=judged.outcome,
-            issues=judged.issues,
+            issues=stale + judged.issues,
             personalised=judged.personalised,
             label_mass=judged.label_mass,
             instability=judged.instability,
@@ -213,8 +231,9 @@ class Reranker:
             return self._portal
 
     def close(self) -> None:
-        """Let go of the model, the store, and the thread behind the synchronous methods."""
-        self._blocking().call(self._ranker.model.aclose)
+        """Let go of the store, the thread behind the synchronous methods, and an own model."""
+        if self._owns_model:
+            self._blocking().call(self._ranker.model.aclose)
         with self._lock:
             self._portal = None
             self._resources.close()

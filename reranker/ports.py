@@ -19,8 +19,25 @@ from reranker.schema import (
 )
 
 
+class Progress(Protocol):
+    """Told how far long work is. A function of three arguments is one."""
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None:
+        """Take a stage's name, the amount done, and the whole amount (0: not known)."""
+        ...
+
+
+def no_progress(_stage: str, _done: int, _total: int, /) -> None:
+    """Tell nobody."""
+
+
 class CandidateIndex(Protocol):
     """Finds the products that a request may be about. Thread-safe for reading."""
+
+    @property
+    def behind(self) -> str | None:
+        """Say in what the index lags behind the catalogue; None if in nothing."""
+        ...
 
     def search(self, query: str, *, k: int, filters: Filters) -> tuple[Candidate, ...]:
         """Return at most k products for a query, best first, all of which meet the filters."""
@@ -39,6 +56,10 @@ class CandidateIndex(Protocol):
         self, query: str, product_ids: Sequence[str], *, filters: Filters
     ) -> tuple[Product, ...]:
         """Return those of the given products that hold every word of a query, in their order."""
+        ...
+
+    def browse(self, *, k: int, filters: Filters) -> tuple[Product, ...]:
+        """Return at most k products that meet the filters, in the catalogue's order."""
         ...
 
     def products(self, product_ids: Sequence[str]) -> tuple[Product | None, ...]:

@@ -6,7 +6,6 @@ hostile input: it is cleaned, its brackets are taken from it so that it cannot i
 delimiter, and it is cut by the model's own tokens. Product ids never enter.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from reranker.schema import (
     SearchRequest,
     TemplateRef,
     Value,
+    one_line,
 )
 
 _MESSAGES: dict[str, type[BaseMessage]] = {
@@ -34,8 +34,19 @@ _MESSAGES: dict[str, type[BaseMessage]] = {
     "assistant": AIMessage,
 }
 _NEUTRAL = str.maketrans(
-    {"[": "(", "]": ")", "［": "（", "］": "）", "【": "（", "】": "）", "<": "‹", ">": "›"}
+    {
+        "[": "(",
+        "]": ")",
+        "［": "（",
+        "］": "）",
+        "【": "（",
+        "】": "）",
+        "<": "‹",
+        ">": "›",
+        "|": "/",
+    }
 )
+_TEMPLATE_VERSION = 1
 _QUERY_TOKENS = 64
 _CONTEXT_TOKENS = 16
 _SMALLEST_CARD = 6
@@ -62,6 +73,7 @@ class PromptDraft(Value):
     Attributes:
         cards: card text by candidate of the window.
         shortened: number of cards cut below the budget because the context was too short.
+        profile_shortened: whether the profile lost words to its budget or to the cards' room.
     """
 
     profile: str
@@ -74,12 +86,12 @@ class PromptDraft(Value):
     answer_prefix: str
     token_count: int
     shortened: int = 0
+    profile_shortened: bool = False
 
 
 def clean(text: str) -> str:
-    """Return a text on one line, without control characters and without label brackets."""
-    spaced = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
-    return " ".join(spaced.split()).translate(_NEUTRAL)
+    """Return a text on one line, without control characters, label brackets and separators."""
+    return one_line(text.translate(_NEUTRAL))
 
 
 def detect_language(query: str | None, default: Language = "en") -> Language:
@@ -142,7 +154,8 @@ def draft_prompt(
             f"and the model's context has {spec.context_length}: lower ranking.window"
         )
         raise ContextOverflow(message)
-    text = _cut_lines(profile or "", tokenizer, min(budget.profile, room - smallest))
+    profile = _lines(profile or "")
+    text = tokenizer.truncate(profile, min(budget.profile, room - smallest)).strip()
     room -= tokenizer.count(text)
     full = [card_text(candidate.product, tokenizer, budget.card) for candidate in candidates]
     counts = [tokenizer.count(card) for card in full]
@@ -162,6 +175,7 @@ def draft_prompt(
         answer_prefix=spec.answer_prefix,
         token_count=fixed + tokenizer.count(text) + sum(min(c, share) for c in counts),
         shortened=sum(count > share for count in counts),
+        profile_shortened=text != profile,
     )
 
 
@@ -230,7 +244,7 @@ def _facts(product: Product) -> list[str]:
 
 
 def _template(readout: Readout, language: Language) -> PromptTemplate:
-    return load_template(f"listwise_{readout}", language)
+    return load_template(f"listwise_{readout}", language, _TEMPLATE_VERSION)
 
 
 def _labels(readout: Readout, spec: ModelSpec, count: int) -> tuple[str, ...]:
@@ -260,6 +274,5 @@ def _cut(text: str, tokenizer: Tokenizer, max_tokens: int) -> str:
     return tokenizer.truncate(clean(text), max_tokens).strip()
 
 
-def _cut_lines(text: str, tokenizer: Tokenizer, max_tokens: int) -> str:
-    lines = "\n".join(clean(line) for line in text.splitlines() if line.strip())
-    return tokenizer.truncate(lines, max(max_tokens, 0)).strip()
+def _lines(text: str) -> str:
+    return "\n".join(clean(line) for line in text.splitlines() if line.strip())

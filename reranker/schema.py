@@ -1,5 +1,6 @@
 """Every value that crosses a boundary: immutable, typed, and strict about unknown fields."""
 
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -38,6 +39,12 @@ class Value(BaseModel):
     """Base of all values: frozen, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line, without control, format or private characters."""
+    spaced = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    return " ".join(spaced.split())
 
 
 def category_paths(category: str | None) -> tuple[str, ...]:
@@ -324,18 +331,22 @@ class SlotScores(Value):
     label_mass: float | None = None
 
 
+Outcome = Literal["model", "fallback"]
+IssueCode = Literal[
+    "model_error",
+    "deadline",
+    "low_label_mass",
+    "bad_output",
+    "profile_shortened",
+    "cards_shortened",
+    "index_behind",
+]
+
+
 class Issue(Value):
     """Something that did not go as planned, in a form that can be counted."""
 
-    code: Literal[
-        "model_error",
-        "deadline",
-        "low_label_mass",
-        "bad_output",
-        "not_scored",
-        "profile_shortened",
-        "cards_shortened",
-    ]
+    code: IssueCode
     detail: str
 
 
@@ -347,8 +358,9 @@ class RankedItem(Value):
         score: what the final order is by, higher is better; comparable within one result only.
         llm_logprob: the model's log-probability averaged over shuffles; None if it did not see it.
         interest: affinity of the shopper's profile to the product, 0 to 1; None without a profile.
+        facts: what of the profile speaks for the product, the strongest first.
         placed_by: the stage that decided the place.
-        reason: one sentence for people.
+        reason: the evidence in one line for people.
     """
 
     product: Product
@@ -361,6 +373,7 @@ class RankedItem(Value):
     from_history: bool = False
     llm_logprob: float | None = None
     interest: float | None = None
+    facts: tuple[str, ...] = ()
     placed_by: Literal["model", "recall", "interest"]
     reason: str
 
@@ -384,9 +397,8 @@ class RerankResult(Value):
     """The answer to a request: every candidate exactly once, and what happened on the way.
 
     Attributes:
-        outcome: ``model`` as planned, ``repaired`` where part of the answer had to be mended,
-            ``fallback`` where the model had no part in the order.
-        personalised: whether a profile entered the prompt.
+        outcome: ``model`` as planned, ``fallback`` where the model had no part in the order.
+        personalised: whether a profile's text entered the prompt.
         label_mass: mean over prompts; None where the readout has none.
         instability: mean absolute change of rank between shuffles; None for one shuffle.
         windows: number of prompts that the model answered.
@@ -394,7 +406,7 @@ class RerankResult(Value):
 
     request_id: str
     items: tuple[RankedItem, ...]
-    outcome: Literal["model", "repaired", "fallback"]
+    outcome: Outcome
     issues: tuple[Issue, ...] = ()
     personalised: bool = False
     label_mass: float | None = None

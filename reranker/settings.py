@@ -5,6 +5,7 @@ A later source wins: file, then environment (``SHELFWISE_MODEL__NAME=...``), the
 from.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -118,7 +120,7 @@ class RankingSettings(Section):
         "auto", description="of prompts; auto follows the query"
     )
     deadline_ms: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="longest time of a request; past it the fallback order is given"
+        None, description="milliseconds from the request at which waiting for the model ends"
     )
 
 
@@ -219,12 +221,23 @@ def _layers(
         *parents, leaf = name.split(".")
         for parent in parents:
             branch = branch.setdefault(parent, {})
+            if not isinstance(branch, dict):
+                raise ConfigError(f"setting {name} (argument): {parent} is given as a value, too")
         branch[leaf] = value
-    return [
-        ("file", from_file),
-        ("environment", EnvSettingsSource(cls)()),
-        ("argument", given),
-    ]
+    return [("file", from_file), ("environment", _environment(cls)), ("argument", given)]
+
+
+def _environment(cls: type[Settings]) -> dict[str, Any]:
+    known = {f"{ENV_PREFIX}{name}__".upper() for name in cls.model_fields}
+    for variable in os.environ:
+        nested = variable.upper().startswith(ENV_PREFIX) and "__" in variable
+        if nested and not variable.upper().startswith(tuple(known)):
+            names = ", ".join(sorted(f"{name}..." for name in known))
+            raise ConfigError(f"environment variable {variable}: unknown; known are {names}")
+    try:
+        return EnvSettingsSource(cls)()
+    except SettingsError as error:
+        raise ConfigError(f"environment variable {ENV_PREFIX}...: {error}") from error
 
 
 def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:

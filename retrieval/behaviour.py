@@ -17,10 +17,10 @@ import duckdb
 import pyarrow as pa
 
 from reranker.errors import DataError
+from reranker.ports import Progress, no_progress
 from reranker.schema import BehaviourEvent, EventKind
 from retrieval.behaviour_import import KEY, ImportReport, import_files
 from retrieval.behaviour_sql import COLUMNS
-from retrieval.imports import Progress, no_progress
 
 FILE_NAME = "behaviour.duckdb"
 _SCHEMA_VERSION = "1"
@@ -102,7 +102,7 @@ class BehaviourStore:
         """Import event files, all of them or none.
 
         Args:
-            paths: files (.parquet, .csv, .jsonl, the latter two also .gz), folders, glob patterns.
+            paths: files (those of `retrieval.files.SUFFIXES`), folders, glob patterns.
             mapping: field of `BehaviourEvent` to column, where the names differ.
             progress: told what is being done.
 

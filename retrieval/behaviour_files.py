@@ -5,23 +5,26 @@ then costs little, in any format, and rows keep their numbers.
 """
 
 import csv
-import glob
 import gzip
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import duckdb
 
 from reranker.errors import ConfigError, DataError
 from reranker.schema import BehaviourEvent
+from retrieval.files import delimiter, is_zipped, kind
 
 FIELDS = tuple(BehaviourEvent.model_fields)
 REQUIRED = ("user_id", "kind", "at")
-SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 MALFORMED_DDL = "CREATE TEMP TABLE malformed (filename VARCHAR, row BIGINT, reason VARCHAR)"
 _UNIT_SEPARATOR = "\x1f"
 _KEY_SAMPLE = 1000
+_MAGIC = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
@@ -39,20 +42,6 @@ class EventFile:
     parquet: Path
     columns: tuple[tuple[str, str, str], ...]
     staged: bool
-
-
-def expand(paths: Sequence[Path | str]) -> tuple[Path, ...]:
-    """Return the event files meant by files, folders (searched in depth) and glob patterns.
-
-    Raises:
-        DataError: something is missing, empty, or of a kind that is not read.
-    """
-    found: dict[Path, None] = {}
-    for given in paths:
-        found.update(dict.fromkeys(_expand_one(Path(given))))
-    if not found:
-        raise DataError("no event files were given: name files, folders or glob patterns")
-    return tuple(found)
 
 
 def check_mapping(mapping: Mapping[str, str]) -> None:
@@ -76,7 +65,7 @@ def prepare(
 
     Args:
         connection: has the table of `MALFORMED_DDL`, which takes records that cannot be parsed.
-        path: one of those that `expand` returned.
+        path: one of those that `retrieval.files.expand` returned.
         mapping: field to column; a field that is not in it has the column of its own name.
         scratch: folder for the copies of text files.
 
@@ -85,10 +74,10 @@ def prepare(
     """
     wanted = {field: mapping.get(field, field) for field in FIELDS}
     try:
-        if path.suffix == ".parquet":
+        if kind(path) == ".parquet":
             return _parquet(connection, path, wanted, mapping)
         copy = scratch / f"{len(list(scratch.iterdir()))}.parquet"
-        stage = _stage_csv if ".csv" in path.suffixes else _stage_jsonl
+        stage = _stage_jsonl if kind(path) == ".jsonl" else _stage_csv
         present = stage(connection, path, wanted, mapping, copy)
     except (duckdb.OutOfMemoryException, duckdb.InterruptException):
         raise
@@ -111,41 +100,14 @@ def literal(text: str | Path) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
+def source(path: Path) -> str:
+    """Return a path as an SQL literal for DuckDB's readers, which take every path for a pattern."""
+    return literal(_MAGIC.sub(r"[\g<0>]", str(path)))
+
+
 def quoted(name: str) -> str:
     """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _expand_one(given: Path) -> Iterable[Path]:
-    if given.is_dir():
-        inside = (path for path in sorted(given.rglob("*")) if path.is_file())
-        files = [path for path in inside if _is_known(path)]
-    elif not given.exists() and glob.has_magic(str(given)):
-        files = [Path(name) for name in sorted(glob.glob(str(given), recursive=True))]  # noqa: PTH207
-    else:
-        files = [given]
-    if not files:
-        raise DataError(f"{given}: no event files there; they end in {_kinds()}")
-    for path in files:
-        _check_file(path)
-    return files
-
-
-def _is_known(path: Path) -> bool:
-    return path.name.endswith(SUFFIXES)
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file; check the path")
-    if not _is_known(path):
-        raise DataError(f"{path}: not a known kind of file; event files end in {_kinds()}")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty; leave it out or write it again")
-
-
-def _kinds() -> str:
-    return ", ".join(SUFFIXES)
 
 
 def _present(
@@ -171,7 +133,7 @@ def _parquet(
     wanted: Mapping[str, str],
     mapping: Mapping[str, str],
 ) -> EventFile:
-    described = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({literal(path)})")
+    described = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({source(path)})")
     types = {str(row[0]): str(row[1]) for row in described.fetchall()}
     present = _present(path, wanted, mapping, list(types))
     columns = tuple((field, column, types[column]) for field, column in present.items())
@@ -185,14 +147,14 @@ def _stage_csv(
     mapping: Mapping[str, str],
     copy: Path,
 ) -> Sequence[str]:
-    header, delimiter = _csv_header(path)
+    header, cut = _csv_header(path)
     present = _present(path, wanted, mapping, header)
     # Columns get names of our own: those of the file may repeat or differ in case only.
     types = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(header)))
     taken = ", ".join(f"c{header.index(column)} AS {field}" for field, column in _quoted(present))
     connection.execute(
-        f"""COPY (SELECT {taken}, NULL::VARCHAR AS fault FROM read_csv({literal(path)},
-        columns = {{{types}}}, auto_detect = false, header = true, delim = {literal(delimiter)},
+        f"""COPY (SELECT {taken}, NULL::VARCHAR AS fault FROM read_csv({_text_source(path)},
+        columns = {{{types}}}, header = true, delim = {literal(cut)},
         quote = '"', escape = '"', store_rejects = true, rejects_limit = 0))
         TO {literal(copy)} (FORMAT parquet)"""
     )
@@ -201,24 +163,54 @@ def _stage_csv(
     ).fetchall()[0][0]
     if broken is not None:
         raise DataError(f"{path}: row {broken} is not UTF-8 text; convert the file to UTF-8")
+    # What DuckDB counts as lines are the header, the records and blank lines between them.
+    faulty = connection.execute("SELECT EXISTS (FROM reject_errors)").fetchall()[0][0]
     connection.execute(
-        """INSERT INTO malformed SELECT $copy, line - 1, min_by(error_message, column_idx)
-        FROM reject_errors GROUP BY line""",
-        {"copy": str(copy)},
+        """INSERT INTO malformed SELECT $copy,
+        line - 1 - len(list_filter($blank::BIGINT[], lambda each: each < line)),
+        min_by(error_message, column_idx) FROM reject_errors GROUP BY line""",
+        {"copy": str(copy), "blank": _blank_lines(path, cut) if faulty else []},
     )
     connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
     return list(present)
 
 
 def _csv_header(path: Path) -> tuple[list[str], str]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+    with _opened(path) as file:
         line = file.readline()
-        delimiter = max(",;\t|", key=line.count)
-        header = next(csv.reader([line], delimiter=delimiter), [])
+    cut = delimiter(path, line)
+    header = next(csv.reader([line], delimiter=cut), [])
     if not any(name.strip() for name in header):
         raise DataError(f"{path}: the file has no header; its first row must name the columns")
-    return [name.strip() for name in header], delimiter
+    return [name.strip() for name in header], cut
+
+
+def _blank_lines(path: Path, cut: str) -> list[int]:
+    """Return the numbers of blank lines, where a record counts as one line and the header is 1."""
+    blank = []
+    with _opened(path) as file:
+        reader = csv.reader(file, delimiter=cut)
+        for line in itertools.count(1):
+            try:
+                if not next(reader):
+                    blank.append(line)
+            except StopIteration:
+                break
+            except csv.Error:  # a field too long for this reader: no blank line
+                continue
+    return blank
+
+
+def _opened(path: Path) -> TextIO:
+    if is_zipped(path):
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _text_source(path: Path) -> str:
+    """Return the first arguments of ``read_csv``, which would go by the suffix in lower case."""
+    compression = "gzip" if is_zipped(path) else "none"
+    return f"{source(path)}, compression = '{compression}', auto_detect = false"
 
 
 def _stage_jsonl(
@@ -229,7 +221,7 @@ def _stage_jsonl(
     copy: Path,
 ) -> Sequence[str]:
     # One column split by a character that JSON never holds as it is: a line comes whole.
-    lines = f"""read_csv({literal(path)}, columns = {{'line': 'VARCHAR'}}, auto_detect = false,
+    lines = f"""read_csv({_text_source(path)}, columns = {{'line': 'VARCHAR'}},
         header = false, delim = {literal(_UNIT_SEPARATOR)}, quote = '', escape = '')"""
     keys = connection.execute(
         f"""SELECT DISTINCT unnest(json_keys(line))
@@ -249,7 +241,7 @@ def _stage_jsonl(
                  WHEN NOT json_valid(line) THEN 'not JSON'
                  WHEN json_type(line) <> 'OBJECT' THEN 'not a JSON object' END AS fault,
             CASE WHEN fault IS NULL THEN json_extract_string(line, [{pointers}]) END AS found
-        FROM {lines})) TO {literal(copy)} (FORMAT parquet)"""
+        FROM {lines}) WHERE fault IS DISTINCT FROM 'blank') TO {literal(copy)} (FORMAT parquet)"""
     )
     return FIELDS
 

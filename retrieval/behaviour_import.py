@@ -17,19 +17,20 @@ import duckdb
 from pydantic import Field
 
 from reranker.errors import DataError
+from reranker.ports import Progress
 from reranker.schema import Value
 from retrieval.behaviour_files import (
     MALFORMED_DDL,
     EventFile,
     check_mapping,
-    expand,
     literal,
     prepare,
+    source,
     unreadable,
 )
 from retrieval.behaviour_sql import COLUMNS, RULES, incoming
-from retrieval.imports import REJECTED_IN_MEMORY, Progress, RejectedRow
-from retrieval.product_table import replacing
+from retrieval.files import expand, replacing
+from retrieval.imports import REJECTED_IN_MEMORY, RejectedRow
 
 KEY = "hash(user_id)"
 """The sort key: an integer sorts faster than a text, and its zone maps never lose precision."""
@@ -200,7 +201,7 @@ def _naming_the_culprit(
         for file in files:
             try:
                 connection.execute(
-                    f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({literal(file.parquet)})"
+                    f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({source(file.parquet)})"
                 )
             except duckdb.Error as cause:
                 raise unreadable(file.path, cause) from error

@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from reranker.schema import EventKind
-from retrieval.behaviour_files import FIELDS, EventFile, literal, quoted
+from retrieval.behaviour_files import FIELDS, EventFile, quoted, source
 
 COLUMNS = ", ".join(quoted(field) for field in FIELDS)
 _KINDS = ", ".join(EventKind)
@@ -72,10 +72,9 @@ def _cleaned(columns: Sequence[tuple[str, str, str]], staged: bool, paths: Seque
         for part in _clean(field, column, kind)
     ]
     fault = "fault" if staged else "NULL::VARCHAR AS fault"
-    names = ", ".join(literal(path) for path in paths)
-    blank = "WHERE fault IS DISTINCT FROM 'blank'" if staged else ""
+    names = ", ".join(source(path) for path in paths)
     return f"""SELECT filename, file_row_number + 1 AS row, {fault}, {", ".join(cleaned)}
-        FROM read_parquet([{names}], filename = true, file_row_number = true) {blank}"""
+        FROM read_parquet([{names}], filename = true, file_row_number = true)"""
 
 
 def _clean(field: str, column: str, kind: str) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -15,9 +16,10 @@ from filelock import FileLock, Timeout
 from reranker.errors import DataError
 from reranker.schema import Product, Value
 from retrieval.catalogue_fields import ColumnPlan, RefusedError
-from retrieval.catalogue_files import Record, count_rows, expand, header, records
-from retrieval.imports import RejectedRow
-from retrieval.product_table import ProductTable, replacing
+from retrieval.catalogue_files import Record, count_rows, header, records
+from retrieval.files import expand, replacing
+from retrieval.imports import REJECTED_IN_MEMORY, RejectedRow, Writable
+from retrieval.product_table import ProductTable
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of rows read, and how many there are in all (None: not known)."""
@@ -30,10 +32,8 @@ class RejectedProduct(RejectedRow):
     """One row that did not become a product.
 
     Attributes:
-        row: 1-based. For CSV, TSV and JSONL the line on which it begins, as an editor counts (the
-            header of a CSV is line 1); for Parquet the number of the row.
         field: of `Product`, or ``row`` where the row could not be read.
-        product_id: None where the row gives none.
+        product_id: None where the row gives none that can be read.
     """
 
     product_id: str | None = None
@@ -46,18 +46,21 @@ class ImportReport(Value):
         files: in the order in which they were read.
         rows: read in all; each is added, changed, unchanged or rejected.
         deleted: products that were in the catalogue and not in the files, with ``replace``.
-        rejected: in the order of the files; the same are in ``rejected.jsonl`` by the catalogue.
+        rejected: the first refused rows, in the order of the files; all of them are in
+            ``rejected.jsonl`` by the catalogue.
+        rejected_count: number of all refused rows.
         ignored_columns: columns that no field and no attribute takes.
     """
 
-    files: tuple[str, ...]
+    files: tuple[Writable, ...]
     rows: int
     added: int
     changed: int
     unchanged: int
     deleted: int
     rejected: tuple[RejectedProduct, ...]
-    ignored_columns: tuple[str, ...]
+    rejected_count: int
+    ignored_columns: tuple[Writable, ...]
 
 
 def import_catalogue(
@@ -78,28 +81,33 @@ def import_catalogue(
         mapping: fields of `Product` to columns; other fields take the column of their own name.
         attribute_columns: columns that become attributes, besides an ``attributes`` column that
             holds a JSON object.
-        replace: products without an accepted row in the files leave the catalogue.
+        replace: products that no row names leave the catalogue. One whose row was rejected stays
+            as it was.
         max_rejected: share of rows, 0 to 1, above which nothing is imported.
         progress: called every few thousand rows.
 
     Raises:
         ConfigError: the mapping names an unknown field.
         DataError: a file cannot be used, more than the allowed share or all of the rows are
-            rejected, or another import is running. The catalogue is as before, and the rejected
-            rows are in ``rejected.jsonl``.
+            rejected, with ``replace`` a rejected row does not tell its product, or another import
+            is running. The catalogue is as before, and the rejected rows are in
+            ``rejected.jsonl``.
     """
     plan = ColumnPlan.of(mapping or {}, attribute_columns)
     files = expand(paths)
     ignored = _check_headers(files, plan)
     with _alone(target):
         table = ProductTable.open(target) if target.exists() else ProductTable.empty()
-        reading = _Reading(files, plan, progress, ignored)
-        merged, added, changed, unchanged = table.upsert(reading.products())
-        _write_rejected(target.parent / REJECTED_FILE, reading.rejected)
+        with (
+            replacing(target.parent / REJECTED_FILE) as temporary,
+            temporary.open("w", encoding="utf-8") as sink,
+        ):
+            reading = _Reading(files, plan, progress, ignored, sink)
+            merged, added, changed, unchanged = table.upsert(reading.products())
         reading.check(max_rejected)
         deleted = 0
         if replace:
-            merged, deleted = _keep_only(merged, reading.seen)
+            merged, deleted = _keep_only(merged, reading.named())
         if merged is not table or not target.exists():
             merged.save(target)
     return ImportReport(
@@ -110,6 +118,7 @@ def import_catalogue(
         unchanged=unchanged,
         deleted=deleted,
         rejected=tuple(reading.rejected),
+        rejected_count=reading.rejected_count,
         ignored_columns=tuple(reading.ignored),
     )
 
@@ -122,8 +131,12 @@ class _Reading:
     plan: ColumnPlan
     progress: Progress | None
     ignored: dict[str, None]
+    sink: TextIO
     rows: int = 0
     rejected: list[RejectedProduct] = field(default_factory=list)
+    rejected_count: int = 0
+    rejected_ids: set[str] = field(default_factory=set)
+    nameless: RejectedProduct | None = None
     seen: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def products(self) -> Iterator[Product]:
@@ -148,14 +161,29 @@ class _Reading:
     def check(self, max_rejected: float) -> None:
         if not self.rows:
             raise DataError(f"{self.files[0]}: no rows; nothing was changed")
-        share = len(self.rejected) / self.rows
+        share = self.rejected_count / self.rows
         if share == 1 or share > max_rejected:
             first = self.rejected[0]
             raise DataError(
-                f"{len(self.rejected)} of {self.rows} rows were rejected, so nothing was imported; "
-                f"the first: {first.file} row {first.row}, {first.field}: {first.reason}; all are "
-                f"in {REJECTED_FILE} by the catalogue"
+                f"{self.rejected_count} of {self.rows} rows were rejected, so nothing was "
+                f"imported; the first: {first.file} row {first.row}, {first.field}: "
+                f"{first.reason}; all are in {REJECTED_FILE} by the catalogue"
             )
+
+    def named(self) -> set[str]:
+        """Return the ids of all products that the files name, in rows accepted or rejected.
+
+        Raises:
+            DataError: a rejected row does not tell which product it is about.
+        """
+        if self.nameless is not None:
+            row = self.nameless
+            raise DataError(
+                f"{row.file} row {row.row}, {row.field}: {row.reason}; the rejected row does not "
+                "tell its product_id, so what to delete is not known and nothing was changed; "
+                "correct the row, or import without --replace"
+            )
+        return self.rejected_ids | self.seen.keys()
 
     def _accept(self, place: int, record: Record) -> Product | None:
         try:
@@ -167,18 +195,28 @@ class _Reading:
                 where = f"{self.files[first[0]]} row {first[1]}"
                 raise RefusedError("product_id", f"comes twice; the first is {where}")
         except RefusedError as refused:
-            given = record.values.get(self.plan.columns["product_id"])
-            self.rejected.append(
+            self._reject(
                 RejectedProduct(
                     file=str(self.files[place]),
                     row=record.row,
                     field=refused.field,
                     reason=refused.reason,
-                    product_id=None if given is None else str(given).strip() or None,
+                    product_id=self.plan.product_id(record.values),
                 )
             )
             return None
         return product
+
+    def _reject(self, row: RejectedProduct) -> None:
+        self.sink.write(f"{row.model_dump_json()}\n")
+        self.rejected_count += 1
+        if self.rejected_count <= REJECTED_IN_MEMORY:
+            self.rejected.append(row)
+        refused_itself = row.field == "product_id" and row.product_id not in self.seen
+        if row.product_id is not None and not refused_itself:
+            self.rejected_ids.add(row.product_id)
+        elif self.nameless is None:
+            self.nameless = row
 
 
 def _check_headers(files: Sequence[Path], plan: ColumnPlan) -> dict[str, None]:
@@ -196,11 +234,6 @@ def _keep_only(table: ProductTable, product_ids: Iterable[str]) -> tuple[Product
     absent = np.ones(len(table), np.bool_)
     absent[table.rows_of_ids(list(product_ids))] = False
     return table.delete(table.product_ids(np.flatnonzero(absent)))
-
-
-def _write_rejected(path: Path, rejected: Sequence[RejectedProduct]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as sink:
-        sink.writelines(f"{row.model_dump_json()}\n" for row in rejected)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from reranker.schema import Product
 _FIELDS = tuple(Product.model_fields)
 _REQUIRED = ("product_id", "title")
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_REPLACED = "\ufffd"
+"""Stands for bytes that are not UTF-8 in what could be read of a broken row."""
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -114,6 +116,15 @@ class ColumnPlan:
             reason = f"{problem['msg']}, not {problem['input']!r}"
             raise RefusedError(str(problem["loc"][0]), reason) from None
 
+    def product_id(self, values: Mapping[str, Any]) -> str | None:
+        """Return the product id of a row that may be bad elsewhere; None if it cannot be read."""
+        value = values.get(self.columns["product_id"])
+        try:
+            found = None if value is None else _converted("product_id", _identifier, value)
+        except RefusedError:
+            return None
+        return found if found and _REPLACED not in found else None
+
     def _missing(self, name: str, values: Mapping[str, Any]) -> str:
         column = self.columns[name]
         if column in values:
@@ -124,9 +135,17 @@ class ColumnPlan:
 
 def _converted(name: str, converter: Callable[[Any], Any], value: Any) -> Any:
     try:
-        return converter(value)
+        found = converter(value)
+        # JSON can spell half a character, which Python takes and nothing can store.
+        for text in (*found, *found.values()) if isinstance(found, dict) else (found,):
+            if isinstance(text, str) and not text.isascii():
+                text.encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise RefusedError(name, f"not unicode text: {half!r} is half a character") from None
     except ValueError as error:
         raise RefusedError(name, str(error)) from None
+    return found
 
 
 def _identifier(value: Any) -> str | None:

@@ -5,12 +5,11 @@ a file that cannot be read at all is an error.
 """
 
 import csv
-import glob
 import gzip
 import json
 import zlib
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -19,9 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reranker.errors import DataError
+from retrieval.files import delimiter, is_zipped, kind
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _PARQUET_BATCH = 4096
 
@@ -30,8 +28,7 @@ class Record(NamedTuple):
     """One row as it stands in a file.
 
     Attributes:
-        row: 1-based. For CSV, TSV and JSONL the number of the row's first line as an editor shows
-            it (the header of a CSV is line 1); for Parquet the number of the row.
+        row: 1-based number of the record; a header and blank lines do not count.
         values: by column; of a row with a fault what could be read of it.
         fault: why the row cannot be used; None where it can be.
     """
@@ -41,38 +38,21 @@ class Record(NamedTuple):
     fault: str | None = None
 
 
-def expand(paths: Iterable[Path | str]) -> tuple[Path, ...]:
-    """Return the files meant by files, folders (searched in depth) and glob patterns, each once.
-
-    Raises:
-        DataError: one does not exist, holds no catalogue file, or has an unknown suffix.
-    """
-    found: dict[Path, None] = {}
-    for path in paths:
-        found.update(dict.fromkeys(_expand_one(Path(path))))
-    if not found:
-        raise DataError("no catalogue files were given: name files, folders or glob patterns")
-    return tuple(found)
-
-
 def header(path: Path) -> tuple[str, ...] | None:
     """Return the names of a file's columns; None for JSONL, where each row has its own.
 
     Raises:
-        DataError: the file is empty or cannot be read.
+        DataError: the file has no header or cannot be read.
     """
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty; leave it out or export it again")
-    kind = _kind(path)
-    if kind == ".parquet":
+    if kind(path) == ".parquet":
         with _readable(path), pq.ParquetFile(path) as file:
             return tuple(file.schema_arrow.names)
     with _opened(path) as stream:
         lines = _Lines(stream)
-        if kind == ".jsonl":
+        if kind(path) == ".jsonl":
             next(lines, None)
             return None
-        first = next(csv.reader(lines, delimiter=_DELIMITERS[kind]), None)
+        first = next(csv.reader(lines, delimiter=delimiter(path, lines.peek())), None)
     if not first:
         raise DataError(f"{path}: the first line must name the columns; it is blank")
     if lines.taken[0].fault:
@@ -82,7 +62,7 @@ def header(path: Path) -> tuple[str, ...] | None:
 
 def count_rows(paths: Sequence[Path]) -> int | None:
     """Return the number of rows of all files if that is known without reading them."""
-    if any(_kind(path) != ".parquet" for path in paths):
+    if any(kind(path) != ".parquet" for path in paths):
         return None
     return sum(int(pq.read_metadata(path).num_rows) for path in paths)
 
@@ -93,41 +73,15 @@ def records(path: Path, columns: Collection[str]) -> Iterator[Record]:
     Raises:
         DataError: the file is damaged.
     """
-    kind = _kind(path)
-    if kind == ".parquet":
+    if kind(path) == ".parquet":
         yield from _parquet_records(path, columns)
         return
     with _opened(path) as stream:
-        if kind == ".jsonl":
-            yield from _jsonl_records(stream)
+        lines = _Lines(stream)
+        if kind(path) == ".jsonl":
+            yield from _jsonl_records(lines)
         else:
-            yield from _csv_records(stream, _DELIMITERS[kind], columns)
-
-
-def _expand_one(path: Path) -> Iterable[Path]:
-    if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if _kind(file) and file.is_file())
-        if not inside:
-            raise DataError(f"{path}: the folder holds no file with {', '.join(_SUFFIXES)}")
-        return inside
-    if path.exists():
-        matches = [path]
-    else:
-        matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - patterns may be absolute
-        matches = [match for match in matches if match.is_file()]
-    if not matches:
-        raise DataError(f"{path}: there is no such file; check the path or the pattern")
-    for match in matches:
-        if not _kind(match):
-            raise DataError(f"{match}: unknown kind of file; use one of {', '.join(_SUFFIXES)}")
-    return matches
-
-
-def _kind(path: Path) -> str:
-    """Return the suffix that tells how a file is read, without .gz; empty if it is unknown."""
-    name = path.name.lower()
-    suffix = next((each for each in _SUFFIXES if name.endswith(each)), "")
-    return suffix.removesuffix(".gz")
+            yield from _csv_records(lines, delimiter(path, lines.peek()), columns)
 
 
 @contextmanager
@@ -141,8 +95,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    zipped = path.name.lower().endswith(".gz")
-    with _readable(path), gzip.open(path) if zipped else path.open("rb") as stream:
+    with _readable(path), gzip.open(path) if is_zipped(path) else path.open("rb") as stream:
         yield cast("BinaryIO", stream)
 
 
@@ -168,6 +121,13 @@ class _Lines:
         self.taken.append(line)
         return line.text
 
+    def peek(self) -> str:
+        """Return the text of the next line without taking it; empty at the end."""
+        text = next(self, "")
+        if self.taken:
+            self._returned.appendleft(self.taken.pop())
+        return text
+
     def give_back_all_but_first(self) -> None:
         """Let the lines that were taken come again, without the first."""
         self._returned.extendleft(reversed(self.taken[1:]))
@@ -187,14 +147,14 @@ class _Lines:
         return _Line(text.removeprefix("\ufeff") if start == 0 else text, None)
 
 
-def _jsonl_records(stream: BinaryIO) -> Iterator[Record]:
-    lines = _Lines(stream)
-    for number, text in enumerate(lines, start=1):
+def _jsonl_records(lines: _Lines) -> Iterator[Record]:
+    number = 0
+    for text in lines:
         line = lines.taken.pop()
-        if not text.strip():
-            continue
-        values, fault = _json_object(text)
-        yield Record(number, values, line.fault or fault)
+        if text.strip():
+            number += 1
+            values, fault = _json_object(text)
+            yield Record(number, values, line.fault or fault)
 
 
 def _json_object(text: str) -> tuple[dict[str, Any], str | None]:
@@ -209,12 +169,11 @@ def _json_object(text: str) -> tuple[dict[str, Any], str | None]:
     return value, None
 
 
-def _csv_records(stream: BinaryIO, delimiter: str, columns: Collection[str]) -> Iterator[Record]:
-    lines = _Lines(stream)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+def _csv_records(lines: _Lines, cut: str, columns: Collection[str]) -> Iterator[Record]:
+    reader = csv.reader(lines, delimiter=cut, strict=True)
     names = [name.strip() for name in next(reader, [])]
     wanted = [(place, name) for place, name in enumerate(names) if name in columns]
-    number = 1 + len(lines.taken)
+    number = 0
     while True:
         lines.taken.clear()
         try:
@@ -224,14 +183,17 @@ def _csv_records(stream: BinaryIO, delimiter: str, columns: Collection[str]) -> 
             return
         except csv.Error as error:
             fields, fault = [], f"not CSV: {error}; is a quotation mark left open?"
+        trusted = len(fields)
         if fault is not None:
+            # Which field is one too many is not known: only the first is surely in its place.
+            trusted = int(bool(fields) and len(lines.taken) == 1)
             # An open quotation mark swallows the lines behind it: let them have their own turn.
             lines.give_back_all_but_first()
         if fields or fault is not None:
+            number += 1
             broken = next((line.fault for line in lines.taken if line.fault), None)
-            values = {name: fields[place] for place, name in wanted if place < len(fields)}
+            values = {name: fields[place] for place, name in wanted if place < trusted}
             yield Record(number, values, broken or fault)
-        number += len(lines.taken)
 
 
 def _wrong_width(found: int, expected: int) -> str | None:

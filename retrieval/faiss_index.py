@@ -15,53 +15,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from reranker.errors import DataError, IndexMismatchError
-from reranker.schema import Value
 from retrieval.embedder import CountProgress, Vectors
 from retrieval.faiss_training import choose_cells, faiss, train, tune
 from retrieval.product_table import IntArray, replacing
+from retrieval.vector_manifest import FORMAT, MANIFEST, REMEDY, VectorManifest, read_manifest
 
-Kind = Literal["exact", "approximate"]
-
-_FORMAT = 1
-_MANIFEST = "manifest.json"
-_REMEDY = "run `shelfwise index build`"
 _ADD_BATCH = 65_536
 _SELECTIVE = 0.5
 _TIE_MARGIN, _MOST_TIES = 32, 32_768
-
-
-class VectorManifest(Value):
-    """What a saved index says of itself.
-
-    Attributes:
-        model: fingerprint of the embedder.
-        cells: number of IVF cells; 1 in an exact index.
-        nprobe: cells that an unfiltered search looks into.
-        trained_on: number of products when cells and nprobe were chosen.
-        recall: recall@100 against exact search that was measured then; 1 for an exact index.
-        file: the FAISS index, beside the manifest.
-    """
-
-    format: int = _FORMAT
-    model: str
-    dimension: int
-    metric: Literal["inner_product"] = "inner_product"
-    kind: Kind
-    products: int
-    exact_limit: int
-    ann_recall: float
-    cells: int
-    nprobe: int
-    trained_on: int
-    recall: float
-    file: str = ""
-    sha256: str = ""
 
 
 class VectorIndex:
@@ -238,7 +204,7 @@ class VectorIndex:
             faiss.write_index(self._index, str(temporary))
         update = {"file": path.name, "sha256": _sha256(path)}
         self.manifest = self.manifest.model_copy(update=update)
-        with replacing(folder / _MANIFEST) as temporary:
+        with replacing(folder / MANIFEST) as temporary:
             temporary.write_text(self.manifest.model_dump_json(indent=2), "utf-8")
         for old in folder.glob("vectors-*"):
             if old != path:
@@ -252,32 +218,23 @@ class VectorIndex:
             IndexMismatchError: it was made with another model, dimension or format.
             DataError: it is missing or corrupt.
         """
-        manifest = _read_manifest(folder / _MANIFEST)
-        expected = {"format": _FORMAT, "model": fingerprint, "dimension": dimension}
+        manifest = read_manifest(folder / MANIFEST)
+        expected = {"format": FORMAT, "model": fingerprint, "dimension": dimension}
         for name, value in expected.items():
             if getattr(manifest, name) != value:
                 raise IndexMismatchError(
                     f"{folder}: the index has {name} {getattr(manifest, name)}, in use is "
-                    f"{value}; {_REMEDY}"
+                    f"{value}; {REMEDY}"
                 )
         path = folder / manifest.file
         try:
             sound = _sha256(path) == manifest.sha256
             index = faiss.read_index(str(path)) if sound else None
         except (OSError, RuntimeError) as error:
-            raise DataError(f"{path}: the index cannot be read ({error}); {_REMEDY}") from error
+            raise DataError(f"{path}: the index cannot be read ({error}); {REMEDY}") from error
         if index is None or index.ntotal != manifest.products:
-            raise DataError(f"{path}: the index is corrupt; {_REMEDY}")
+            raise DataError(f"{path}: the index is corrupt; {REMEDY}")
         return cls(index, manifest)
-
-
-def _read_manifest(path: Path) -> VectorManifest:
-    try:
-        return VectorManifest.model_validate_json(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no vector index; {_REMEDY}") from None
-    except (OSError, ValueError, ValidationError) as error:
-        raise DataError(f"{path}: the manifest is corrupt; {_REMEDY}") from error
 
 
 def _sha256(path: Path) -> str:

@@ -61,7 +61,10 @@ class HybridIndex:
         vectors: VectorIndex,
         lexical: LexicalIndex,
         settings: RetrievalSettings,
+        *,
+        behind: str | None = None,
     ) -> None:
+        self.behind = behind
         self._table = table
         self._embedder = embedder
         self._vectors = vectors
@@ -75,8 +78,8 @@ class HybridIndex:
     ) -> "HybridIndex":
         """Open the index of a store.
 
-        Where the catalogue has changed since the index was built, a warning is logged and the
-        products that are in both are searched.
+        Where the catalogue has changed since the index was built, a warning is logged, `behind`
+        says so, and the products that are in both are searched.
 
         Raises:
             DataError: there is no index, or it is corrupt.
@@ -108,20 +111,18 @@ class HybridIndex:
                 f"{manifest.model_name} ({manifest.model[:12]}), in use is {embedder.name} "
                 f"({embedder.fingerprint[:12]}); {REMEDY}, or set retrieval.embedder"
             )
+        behind = None
         if manifest.catalogue != table.fingerprint:
-            logger.warning(
-                "%s: the catalogue has changed since the index was built (%d products then, "
-                "%d now); %s",
-                generation.folder,
-                manifest.products,
-                len(table),
-                REMEDY,
+            behind = (
+                f"the catalogue has changed since the index was built ({manifest.products} "
+                f"products then, {len(table)} now); {REMEDY}"
             )
+            logger.warning("%s: %s", generation.folder, behind)
         vectors = VectorIndex.load(
             generation.vectors, fingerprint=embedder.fingerprint, dimension=embedder.dimension
         )
         lexical = LexicalIndex.open(generation.lexical)
-        return cls(table, embedder, vectors, lexical, settings)
+        return cls(table, embedder, vectors, lexical, settings, behind=behind)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -183,6 +184,10 @@ class HybridIndex:
             row for row, text in zip(rows, texts, strict=True) if self._lexical.holds(query, text)
         ]
         return self._table.products(kept)
+
+    def browse(self, *, k: int, filters: Filters) -> tuple[Product, ...]:
+        """Return at most k products that meet the filters, in the catalogue's order."""
+        return self._table.products(np.flatnonzero(self._table.mask(filters))[:k])
 
     def products(self, product_ids: Sequence[str]) -> tuple[Product | None, ...]:
         """Return the products of the given ids in the same order, None where there is none."""

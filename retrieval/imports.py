@@ -1,33 +1,34 @@
-"""What all imports share: how a refused row is reported, and how progress is told."""
+"""What all imports share: how a refused row is reported."""
 
-from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from reranker.schema import Value
 
 REJECTED_IN_MEMORY = 1000
 """Refused rows that a report holds; all of them are in the file that it names."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is in all."""
+
+def _writable(text: Any) -> Any:
+    """Return a text with halves of characters escaped, which no file and no terminal takes."""
+    return text.encode(errors="backslashreplace").decode() if isinstance(text, str) else text
+
+
+Writable = Annotated[str, BeforeValidator(_writable)]
+"""Text from outside that can always be written as UTF-8: what cannot is escaped."""
 
 
 class RejectedRow(Value):
     """One row that was not imported.
 
     Attributes:
-        row: 1-based number of the record; the header of a CSV file does not count.
+        row: 1-based number of the record; a header and blank lines do not count.
         field: the field at fault, or ``row`` where the whole record could not be read.
         reason: what is wrong with it.
     """
 
-    file: str
+    file: Writable
     row: Annotated[int, Field(ge=1)]
-    field: str
-    reason: str
-
-
-def no_progress(_what: str, _done: int, _total: int) -> None:
-    """Tell nobody."""
+    field: Writable
+    reason: Writable

@@ -10,15 +10,16 @@ import numpy as np
 from pydantic import Field
 
 from reranker.errors import DataError, IndexMismatchError
+from reranker.ports import Progress, no_progress
 from reranker.schema import CATEGORY_SEPARATOR, Value
 from reranker.settings import RetrievalSettings
 from retrieval.embedder import CountProgress, Embedder, Vectors
 from retrieval.embedding_cache import EmbeddingCache
-from retrieval.faiss_index import Kind, VectorIndex
-from retrieval.imports import Progress, no_progress
+from retrieval.faiss_index import VectorIndex
 from retrieval.index_store import Changes, Generation, IndexedRows, IndexStore, link_tree
 from retrieval.lexical import LexicalIndex
 from retrieval.product_table import IntArray, ProductTable
+from retrieval.vector_manifest import Kind
 
 _SHARD = 4096
 TUNING_QUERIES = 512

@@ -64,7 +64,8 @@ class LexicalIndex:
         self._writer: Any = None
         self._words = _word_analyser()
         index.register_tokenizer(_WORDS, self._words)
-        index.register_tokenizer(_EXACT, _exact_analyser())
+        whole = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw()).build()
+        index.register_tokenizer(_EXACT, whole)
         # Our own commits reload; a reader that changes by itself would not fit its product table.
         index.config_reader("manual")
         index.reload()
@@ -249,10 +250,6 @@ def _word_analyser() -> Any:
     builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
     builder = builder.filter(tantivy.Filter.remove_long(_LONGEST_WORD))
     return builder.filter(tantivy.Filter.stemmer("english")).build()
-
-
-def _exact_analyser() -> Any:
-    return tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw()).build()
 
 
 def _document(key: int, product: Product) -> Any:

@@ -37,10 +37,9 @@ class ProductFacts:
 
     def __init__(self, table: ProductTable) -> None:
         # The table's own dictionary codes: going through `Product` would take minutes.
-        batch = table._batch
-        self.brand = _coded(batch["brand"], _tidy_brand)
-        self.category = _coded(batch["category"], _tidy_category)
-        prices = batch["price"].to_numpy(zero_copy_only=False)
+        self.brand = _coded(table.column("brand"), _tidy_brand)
+        self.category = _coded(table.column("category"), _tidy_category)
+        prices = table.column("price").to_numpy(zero_copy_only=False)
         self.band = CodedFact(_bands(prices, self.category), BANDS)
 
 

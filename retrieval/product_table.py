@@ -7,15 +7,13 @@ are 64-bit BLAKE2b: among ten million products two texts share one with a probab
 but not for product ids, which are always compared in full.
 """
 
+import io
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +22,7 @@ import pyarrow.compute as pc
 
 from reranker.errors import DataError
 from reranker.schema import Filters, Product
+from retrieval.files import replacing
 from retrieval.product_columns import (
     ENCODED_SCHEMA,
     FIELDS,
@@ -42,9 +41,9 @@ from retrieval.product_columns import (
 )
 
 Rows = Sequence[int] | IntArray
-
 _CACHED_MASKS = 8
 _FORMAT = {b"format": b"shelfwise-products/1"}
+_REMEDY = "run `shelfwise catalogue import`"
 
 
 class ProductTable:
@@ -53,9 +52,10 @@ class ProductTable:
     Rows are numbered 0 to ``len(table) - 1``. Nothing is ever mutated, so that threads share it.
     """
 
-    def __init__(self, batch: Any, next_key: int) -> None:
+    def __init__(self, batch: Any, next_key: int, saved: "_Saved | None" = None) -> None:
         self._batch = batch
         self._next_key = next_key
+        self._saved = saved
         # Holds columns, not self: a cached mask must not keep an outdated snapshot alive.
         self._mask = lru_cache(maxsize=_CACHED_MASKS)(partial(mask_of, FilterColumns(batch)))
 
@@ -66,38 +66,54 @@ class ProductTable:
 
     @classmethod
     def open(cls, path: Path) -> "ProductTable":
-        """Map a saved table into memory.
+        """Map a saved table into memory; `verify` tells whether its content is sound, too.
 
         Raises:
             DataError: the file is missing, corrupt or of another format.
         """
-        remedy = "run `shelfwise catalogue import`"
         try:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             metadata = dict(reader.schema.metadata or {})
             next_key = int(metadata.pop(b"next_key", b"-1"))
+            checksum = metadata.pop(b"checksum", b"")
             batch = reader.get_batch(0)
             batch.validate()
         except FileNotFoundError:
-            raise DataError(f"{path}: there is no catalogue; {remedy}") from None
+            raise DataError(f"{path}: there is no catalogue; {_REMEDY}") from None
         except (OSError, ValueError, IndexError) as error:
-            raise DataError(
-                f"{path}: the catalogue is corrupt ({error}); delete it and {remedy}"
-            ) from error
+            raise _corrupt(path, error) from error
         if metadata != _FORMAT or next_key < 0 or batch.schema != ENCODED_SCHEMA:
-            raise DataError(f"{path}: not a catalogue of this version; delete it and {remedy}")
-        return cls(batch, next_key)
+            raise DataError(f"{path}: not a catalogue of this version; delete it and {_REMEDY}")
+        return cls(batch, next_key, _Saved(path, checksum))
 
     def save(self, path: Path) -> None:
         """Write the table so that readers see either the old file or the new one, whole."""
-        metadata = {**_FORMAT, b"next_key": str(self._next_key).encode()}
-        batch = self._batch.replace_schema_metadata(metadata)
-        with (
-            replacing(path) as temporary,
-            pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_file(sink, batch.schema) as writer,
-        ):
-            writer.write_batch(batch)
+        metadata = {
+            **_FORMAT,
+            b"next_key": str(self._next_key).encode(),
+            b"checksum": _checksum(self._batch, self._next_key),
+        }
+        with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+            _write(self._batch.replace_schema_metadata(metadata), sink)
+
+    def verify(self) -> None:
+        """Read a saved table in full and make sure that not a byte of its content has changed.
+
+        Takes about a second for each gigabyte. A table that was never saved is sound.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        if self._saved is None:
+            return
+        try:
+            self._batch.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise _corrupt(self._saved.path, error) from error
+        checksum = _checksum(self._batch, self._next_key)
+        # Catalogues of before there were checksums have none.
+        if self._saved.checksum not in (b"", checksum):
+            raise _corrupt(self._saved.path, "its checksum is another")
 
     def __len__(self) -> int:
         return int(self._batch.num_rows)
@@ -159,6 +175,10 @@ class ProductTable:
         columns = self._columns(rows, names)
         columns["attributes"] = [json.loads(text) for text in columns["attributes"]]
         return [text_of(*values) for values in zip(*columns.values(), strict=True)]
+
+    def column(self, name: str) -> Any:
+        """Return a stored column of `ENCODED_SCHEMA` as an Arrow array: all rows at no cost."""
+        return self._batch[name]
 
     def mask(self, filters: Filters) -> BoolArray:
         """Tell for each row whether it meets the filters, exactly as `Filters.matches` does.
@@ -241,27 +261,40 @@ class ProductTable:
         return rows
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file in the same folder that replaces ``path`` if all goes well.
+class _Saved(NamedTuple):
+    path: Path
+    checksum: bytes
 
-    The content is on the disk before the name changes hands, so that a crash leaves the old file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        for synced in (temporary, path.parent):
-            if synced == path.parent:
-                temporary.replace(path)
-            descriptor = os.open(synced, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+class _HashingSink(io.RawIOBase):
+    """A file that keeps nothing but the hash of what is written to it."""
+
+    def __init__(self) -> None:
+        self.digest = blake2b(digest_size=16)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        return len(content)
+
+
+def _checksum(batch: Any, next_key: int) -> bytes:
+    """Return the hash of the file that a batch makes, which is the same for its saved form."""
+    sink = _HashingSink()
+    sink.write(str(next_key).encode())
+    _write(batch.replace_schema_metadata(None), pa.PythonFile(sink, "w"))
+    return sink.digest.hexdigest().encode()
+
+
+def _write(batch: Any, sink: Any) -> None:
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def _corrupt(path: Path, fault: object) -> DataError:
+    return DataError(f"{path}: the catalogue is corrupt ({fault}); delete it and {_REMEDY}")
 
 
 __all__ = ["BoolArray", "HashArray", "IntArray", "ProductTable", "Rows", "replacing"]

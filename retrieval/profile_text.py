@@ -4,7 +4,7 @@ Titles and queries are hostile text: they come on one line, without control char
 Nothing that identifies the shopper or dates a visit is said.
 """
 
-import unicodedata
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,11 +18,13 @@ from reranker.schema import (
     Language,
     RecentItem,
     RepeatPurchase,
+    one_line,
 )
 
 _MOST_WORDS = 12
 _MOST_CHARACTERS = 80
 _MOST_ENTRIES = 4
+_SHORTEST_SECRET = 5
 _TELLING_SHARE = 0.45
 _NEUTRAL = str.maketrans({";": ",", "；": "，"})
 
@@ -63,7 +65,8 @@ def summarise(
         language: of the template.
         tokenizer: of the model that will read the summary.
         max_tokens: longest summary; a fact that does not fit loses its last names first.
-        secret: the user id; text in which it occurs is left out.
+        secret: the user id; text that holds it as a word of its own is left out, unless it is so
+            short that it identifies nobody.
     """
     facts = [fact for fact in _facts(findings, secret.casefold()) if fact.entries]
     template = load_template("profile", language, 1)
@@ -84,8 +87,7 @@ def summarise(
 
 def clean_text(text: str) -> str:
     """Return hostile text on one line, without control characters, at most a dozen words."""
-    spaced = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
-    words = spaced.translate(_NEUTRAL).split()[:_MOST_WORDS]
+    words = one_line(text).translate(_NEUTRAL).split()[:_MOST_WORDS]
     while len(words) > 1 and len(" ".join(words)) > _MOST_CHARACTERS:
         words.pop()
     return " ".join(words)[:_MOST_CHARACTERS].rstrip(" .。")
@@ -117,10 +119,15 @@ def _allowed(entries: Sequence[Entry], secret: str) -> tuple[Entry, ...]:
         entry
         for entry in entries
         if entry.text
-        and secret not in entry.text.casefold()
+        and not _gives_away(entry.text, secret)
         and distinct[entry.text.casefold()] is entry
     ]
     return tuple(kept[:_MOST_ENTRIES])
+
+
+def _gives_away(text: str, secret: str) -> bool:
+    word = rf"(?<!\w){re.escape(secret)}(?!\w)"
+    return len(secret) >= _SHORTEST_SECRET and re.search(word, text.casefold()) is not None
 
 
 def _names(findings: Findings, kind: AffinityKind) -> list[str]:

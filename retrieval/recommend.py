@@ -11,7 +11,8 @@ from retrieval.hybrid import reciprocal_rank_fusion
 class ProfileRecommender:
     """Joins repeat purchases, neighbours of recent items and popular products by rank fusion.
 
-    Implements `reranker.ports.Recommender`. An anonymous shopper gets popular products.
+    Implements `reranker.ports.Recommender`. An anonymous shopper gets popular products; where they
+    do not suffice, other products of the catalogue that meet the filters fill the places.
     """
 
     def __init__(self, index: CandidateIndex, profiles: ProfileStore | None, *, rrf_k: int) -> None:
@@ -39,6 +40,10 @@ class ProfileRecommender:
             for product, (_, score) in zip(products, fused, strict=True)
             if product is not None and filters.matches(product)
         ]
+        if len(kept) < k:
+            known = {product.product_id for product, _ in kept}
+            rest = self._index.browse(k=k + len(known), filters=filters)
+            kept += [(product, 0.0) for product in rest if product.product_id not in known]
         return tuple(
             Candidate(product=product, recall_rank=rank, recall_score=score)
             for rank, (product, score) in enumerate(kept[:k], start=1)

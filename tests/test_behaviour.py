@@ -190,12 +190,72 @@ def test_records_that_do_not_parse_keep_the_row_numbers_right(
     assert (report.rows, report.imported) == (5, 1)
 
 
+def test_blank_lines_are_no_rows(tmp_path: Path, store: BehaviourStore) -> None:
+    good, bad = 'u,view,2025-05-01,"p\n\nq"', "u,clik,2025-05-01,p"
+    rows = [good, "", "u,view", "", bad, good, "", "", bad, bad, "", "u"]
+    (tmp_path / "a.csv").write_text("\n".join(["user_id,kind,at,product_id", *rows]))
+    objects = [json.dumps(event()), "", "{", " ", json.dumps(event(kind="x"))]
+    (tmp_path / "b.jsonl").write_text("\n".join(objects))
+    report = store.import_events([tmp_path / "a.csv", tmp_path / "b.jsonl"])
+    assert [(row.row, row.field) for row in report.rejected] == [
+        (2, "row"), (3, "kind"), (5, "kind"), (6, "kind"), (7, "row"), (2, "row"), (3, "kind"),
+    ]  # fmt: skip
+    assert (report.rows, report.imported, report.duplicates) == (10, 2, 1)
+
+
+def test_blank_lines_are_found_beside_a_field_too_long_for_python(
+    tmp_path: Path, store: BehaviourStore
+) -> None:
+    rows = ["user_id,kind,at,product_id", f"u,view,2025-05-01,{'p' * 140_000}", "", "u,view"]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    report = store.import_events([tmp_path / "a.csv"])
+    assert [(row.row, row.field) for row in report.rejected] == [(1, "product_id"), (2, "row")]
+
+
+@pytest.mark.parametrize("name", ["e[1].csv", "e[1].jsonl", "e[1].parquet", "e[1]*?.CSV.GZ"])
+def test_a_path_is_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder = tmp_path / "[a]"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    plain = name.lower().replace("[1]", "").replace("*?", "")
+    write = WRITERS[plain.replace("e", "a", 1)]
+    write(Path(plain.replace("e", "e1", 1)), [event(user_id="wrong")])
+    if name.endswith("GZ"):
+        write(Path("x.csv.gz"), [event(), event(kind="x")]).rename(name)
+    else:
+        write(Path(name), [event(), event(kind="x")])
+    with BehaviourStore(Path("store[1]")) as store:
+        report = store.import_events([name])
+        assert [(row.file, row.row) for row in report.rejected] == [(name, 2)]
+        assert [row[0] for row in table(store)] == ["u1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cut"), [("a.tsv", "\t"), ("a.TSV", "\t"), ("a.tsv.gz", "\t"), ("a.CSV", "|")]
+)
+def test_text_files_are_known_by_suffix_and_header(
+    tmp_path: Path, store: BehaviourStore, name: str, cut: str
+) -> None:
+    rows = [event(), event(user_id="a,b,c,d,e")]
+    assert store.import_events([write_csv(tmp_path / name, rows, cut)]).imported == 2
+    assert store.import_events([tmp_path]).duplicates == 2
+
+
+def test_half_a_character_costs_one_row(tmp_path: Path, store: BehaviourStore) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        f"{json.dumps(event(user_id=chr(0xD800)))}\n{json.dumps(event())}\n"
+    )
+    report = store.import_events([tmp_path / "a.jsonl"])
+    assert [(row.row, row.field) for row in report.rejected] == [(1, "row")]
+    assert report.imported == 1
+
+
 def test_json_lines_that_are_no_objects(tmp_path: Path, store: BehaviourStore) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(f"{json.dumps(event())}\n\n[1]\n{{broken\n", encoding="utf-8")
     report = store.import_events([file])
     assert [(row.row, row.reason) for row in report.rejected] == [
-        (3, "not a JSON object"), (4, "not JSON"),
+        (2, "not a JSON object"), (3, "not JSON"),
     ]  # fmt: skip
     assert (report.rows, report.imported) == (3, 1)
 
@@ -244,7 +304,7 @@ def test_unknown_mapping_field(tmp_path: Path, store: BehaviourStore) -> None:
         ("gone.csv", None, "there is no such file"),
         ("a.csv", b"", "the file is empty"),
         ("a.csv.gz", gzip.compress(b""), "no header"),
-        ("a.xlsx", b"x", r"not a known kind.*\.parquet"),
+        ("a.xlsx", b"x", r"unknown kind of file.*\.parquet"),
         ("a.csv", b"user_id,kind,when\nu,view,1\n", r"missing column at; .*when.*--map at=COLUMN"),
         ("a.jsonl", b'{"user_id": "u", "kind": "view"}\n', r"missing column at;.*kind, user_id"),
         ("a.parquet", b"PAR1 this is no Parquet PAR1", "corrupt"),

@@ -138,7 +138,7 @@ def test_a_bad_row_is_reported_and_the_others_come_in(
 ) -> None:
     report = load("a.csv", f"{HEADER}ok1,A,1\n\n{row}\nok2,B,2\n")
     (rejected,) = report.rejected
-    assert (rejected.row, rejected.field) == (4, field)
+    assert (rejected.row, rejected.field) == (2, field)
     assert rejected.file.endswith("a.csv")
     assert reason in rejected.reason
     assert ids(target) == ["ok1", "ok2"]
@@ -192,13 +192,16 @@ def test_a_bad_json_line_does_not_spoil_the_others(load: Import, target: Path) -
 
 def test_an_open_quotation_mark_costs_one_row(load: Import, target: Path) -> None:
     report = load("a.csv", HEADER + 'p1,"5 inch,1\np2,"B",1\np3,C,1\np4,"D,1\np5,E,1\n')
-    assert faults(report) == [(2, "row", None), (5, "row", None)]
+    assert faults(report) == [(1, "row", None), (4, "row", None)]
     assert ids(target) == ["p2", "p3", "p5"]
 
 
-def test_rows_are_numbered_by_line_even_after_a_value_of_two_lines(load: Import) -> None:
-    report = load("a.csv", HEADER + 'p1,"A\nB",1\np2,,1\n')
-    assert faults(report) == [(4, "title", "p2")]
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_rows_are_numbered_by_record(load: Import, name: str) -> None:
+    csv = HEADER + '\np1,"A\n\nB",1\n\np2,,1\n'
+    jsonl = '\n{"product_id": "p1", "title": "A"}\n \n{"product_id": "p2"}\n'
+    report = load(name, csv if name == "a.csv" else jsonl)
+    assert faults(report) == [(2, "title", "p2")]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
@@ -211,7 +214,7 @@ def test_broken_bytes_are_located_and_never_replaced(load: Import, target: Path,
         bad = b'{"product_id": "p2", "title": "\xff"}\n'
         after = b'{"product_id": "p3", "title": "C"}\n'
     (rejected,) = load(name, before + bad + after).rejected
-    assert rejected.row == (3 if name == "a.csv" else 2)
+    assert rejected.row == 2
     assert f"byte 0xff at position {len(before) + bad.index(0xFF)} of the file" in rejected.reason
     assert rejected.product_id == "p2"
     assert ids(target) == ["p1", "p3"]
@@ -233,8 +236,8 @@ def test_the_first_of_two_rows_with_one_id_wins(tmp_path: Path, target: Path) ->
     (tmp_path / "a.csv").write_text(HEADER + "p1,A,bad\np1,B,1\n")
     (tmp_path / "b.csv").write_text(HEADER + "p1,C,1\np2,D,1\n")
     report = import_catalogue([tmp_path / "*.csv"], target)
-    assert faults(report) == [(2, "price", "p1"), (2, "product_id", "p1")]
-    assert report.rejected[1].reason.endswith("a.csv row 3")
+    assert faults(report) == [(1, "price", "p1"), (1, "product_id", "p1")]
+    assert report.rejected[1].reason.endswith("a.csv row 2")
     assert ProductTable.open(target).products([0])[0].title == "B"
 
 
@@ -300,7 +303,7 @@ def test_missing_files_columns_and_fields_are_named(tmp_path: Path, target: Path
         import_catalogue([tmp_path / "b.csv"], target)
     with pytest.raises(DataError, match="holds no file with"):
         import_catalogue([tmp_path / "empty"], target)
-    with pytest.raises(DataError, match="no catalogue files were given"):
+    with pytest.raises(DataError, match="no files were given"):
         import_catalogue([], target)
     with pytest.raises(DataError, match="no column colour; the columns are product_id"):
         import_catalogue([tmp_path / "a.csv"], target, attribute_columns=["colour"])
@@ -315,6 +318,79 @@ def test_too_many_rejected_rows_stop_the_import(load: Import, target: Path) -> N
     assert not target.exists()
     assert len((target.parent / "rejected.jsonl").read_text().splitlines()) == 1
     assert load("a.csv", rows, max_rejected=0.25).added == 3
+
+
+def test_replace_keeps_products_whose_row_was_rejected(load: Import, target: Path) -> None:
+    load("a.csv", HEADER + "p1,A,1\np2,B,1\np3,C,1\np4,D,1\n")
+    report = load("a.csv", HEADER + 'p1,A,1\np2,B,"2,50"\np3,C,2,50\n', replace=True)
+    assert (report.deleted, report.rejected_count) == (1, 2)
+    assert ids(target) == ["p1", "p2", "p3"]
+    assert ProductTable.open(target).products([1])[0].price == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("product_id,title,price", " ,B,1"),
+        ("product_id,title,price", b"p\xff,B,1"),
+        ("product_id,title,price", f"{'p' * 300},B,1"),
+        ("product_id,title,price", 'p2,"B,1'),
+        ("price,product_id,title", "2,50,p2,B"),
+    ],
+)
+def test_replace_is_refused_when_a_rejected_row_hides_its_product(
+    load: Import, target: Path, header: str, row: str | bytes
+) -> None:
+    load("before.csv", HEADER + "p1,A,1\np2,B,1\n")
+    before = target.read_bytes()
+    raw = row.encode() if isinstance(row, str) else row
+    good = b"1,p1,A\n" if header.startswith("price") else b"p1,A,2\n"
+    content = f"{header}\n".encode() + good + raw + b"\n"
+    with pytest.raises(DataError, match=r"a\.csv row 2, .*import without --replace"):
+        load("a.csv", content, replace=True)
+    assert target.read_bytes() == before
+    assert load("a.csv", content).rejected_count == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        ({"product_id": "\ud800", "title": "A"}, "product_id"),
+        ({"product_id": "p", "title": "A", "brand": "\ud800"}, "brand"),
+        ({"product_id": "p", "title": "A", "attributes": {"\ud800": "x"}}, "attributes"),
+        ({"product_id": "p", "title": "A", "attributes": '{"x": "\\ud800"}'}, "attributes"),
+        ({"product_id": "p", "\ud800": "A"}, "title"),
+    ],
+)
+def test_half_a_character_costs_one_row(
+    load: Import, target: Path, bad: dict[str, object], field: str
+) -> None:
+    good = {"product_id": "q", "title": "Mug", "\udfff": 1}
+    report = load("a.jsonl", f"{json.dumps(bad)}\n{json.dumps(good)}\n")
+    assert [row.field for row in report.rejected] == [field]
+    assert json.loads(report.model_dump_json())["ignored_columns"][-1] == "\\udfff"
+    assert len((target.parent / "rejected.jsonl").read_text().splitlines()) == 1
+    assert ids(target) == ["q"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [("a.csv", ";"), ("a.CSV", "|"), ("A.CSV.GZ", "\t"), ("a.TSV", "\t"), ("a.tsv", "\t")],
+)
+def test_the_header_shows_what_parts_the_columns(
+    load: Import, target: Path, name: str, cut: str
+) -> None:
+    text = f'product_id{cut}title{cut}"a, b, c, d"\np1{cut}A,B{cut}\n'
+    raw = gzip.compress(text.encode()) if name.endswith("GZ") else text
+    assert load(name, raw).ignored_columns == ("a, b, c, d",)
+    assert ProductTable.open(target).products([0])[0].title == "A,B"
+
+
+def test_a_report_holds_the_first_rejected_rows(load: Import, target: Path) -> None:
+    rows = "".join(f"p{number},,1\n" for number in range(1200))
+    report = load("a.csv", f"{HEADER}{rows}ok,A,1\n")
+    assert (report.rejected_count, len(report.rejected), report.added) == (1200, 1000, 1)
+    assert len((target.parent / "rejected.jsonl").read_text().splitlines()) == 1200
 
 
 KILLED = """

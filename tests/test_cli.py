@@ -84,6 +84,30 @@ def test_an_unknown_user_is_said_and_searched_for(run, store: Path) -> None:
     assert "'nobody' has no event" in " ".join(profile.err.split())
 
 
+def test_what_users_write_is_no_markup(run, store: Path, tmp_path: Path) -> None:
+    ended = run("search", "laptop", "--user", "[/x]", "--store", store)
+    assert ended.code == 0
+    assert "user '[/x]'" in " ".join(ended.out.split())
+    assert "'[/x]' has no event" in " ".join(run("profile", "[/x]", "--store", store).err.split())
+    file = tmp_path / "p.csv"
+    file.write_text("product_id,title,price,[/y]\n1,Mug [bold]\x1b[2J,3,4\n2,Cup,[/z],4\n")
+    imported = run("catalogue", "import", file, "--store", tmp_path / "other")
+    assert imported.code == 0
+    assert "[/z]" in imported.out
+    assert "[/y]" in imported.out
+    assert "\x1b[2J" not in imported.out
+
+
+def test_too_many_rejected_rows_change_nothing(run, tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    file.write_text("product_id,title,price\n1,Mug,3\n2,Cup,dear\n")
+    options = ["--max-rejected", "0.4", "--store", tmp_path / "store"]
+    assert run("catalogue", "import", file, *options).code == 3
+    assert not (tmp_path / "store" / "catalogue" / "products.arrow").exists()
+    options[1] = "0.5"
+    assert run("catalogue", "import", file, *options).code == 0
+
+
 def test_profile_as_json(run, store: Path) -> None:
     profile = json.loads(run("profile", "B", "--json", "--store", store).out)
     assert profile["event_count"] == 4

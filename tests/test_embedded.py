@@ -1,8 +1,10 @@
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import anyio
@@ -296,6 +298,64 @@ def test_a_closed_model_says_so(tiny: Path) -> None:
     anyio.run(model.aclose)
     with pytest.raises(ModelUnavailable, match="closed"):
         read(model, [ask("labels", 0)])
+
+
+@contextmanager
+def busy(model: EmbeddedModel) -> Iterator[None]:
+    """Hold the thread that computes, so that whatever is asked meanwhile has to wait."""
+    done = Event()
+    model._worker.submit(done.wait)
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def test_closing_refuses_the_requests_that_wait(tiny: Path) -> None:
+    model = load(tiny)
+    refused: list[str] = []
+
+    async def one(seed: int) -> None:
+        with pytest.raises(ModelUnavailable) as caught:
+            await model.read([ask("labels", seed)])
+        refused.append(str(caught.value))
+
+    async def scenario() -> None:
+        async with anyio.create_task_group() as group:
+            with busy(model):
+                for seed in range(3):
+                    group.start_soon(one, seed)
+                await anyio.wait_all_tasks_blocked()
+                await model.aclose()
+
+    anyio.run(scenario)
+    assert refused == ["tiny: the model is closed"] * 3
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_caller_that_is_cancelled_while_it_waits_ends_as_cancelled(
+    tiny: Path, closed: bool
+) -> None:
+    model = load(tiny)
+
+    async def scenario() -> bool:
+        with busy(model), anyio.move_on_after(0.05) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(model.read, [ask("labels", 0)])
+                await anyio.wait_all_tasks_blocked()
+                if closed:
+                    await model.aclose()
+        return scope.cancelled_caught
+
+    assert anyio.run(scenario)
+
+
+def test_an_answer_for_fewer_prompts_is_refused(tiny: Path) -> None:
+    model = load(tiny)
+    score = model._scorer.score
+    model._scorer.score = lambda prompts, stopped: score(prompts, stopped)[1:]
+    with pytest.raises(OutputError, match="it answered 1 of 2 prompts"):
+        read(model, [ask("labels", seed) for seed in range(2)])
 
 
 def test_loading_is_told(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from reranker.errors import ConfigError, DataError, IndexMismatchError
+from reranker.models.stored_folder import MANIFEST
 from reranker.models.weights import resolve
 from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder
 from retrieval.embedding_cache import EmbeddingCache
@@ -72,6 +73,24 @@ def test_queries_meet_products_in_any_thread(embedder: Embedder) -> None:
     assert not embedder.encode_query(texts[0]).flags.writeable
 
 
+def test_queries_take_one_core_and_all_else_keeps_its_own(folder: Path) -> None:
+    import torch
+
+    def threads() -> list[int]:
+        with ThreadPoolExecutor(1) as other:
+            return [torch.get_num_threads(), other.submit(torch.get_num_threads).result()]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        minilm = SentenceTransformerEmbedder(folder)
+        minilm.encode_query("tea")
+        assert minilm._query_thread.submit(torch.get_num_threads).result() == 1
+        assert threads() == [3, 3]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_equal_texts_are_computed_once(embedder: Embedder) -> None:
     seen: list[tuple[int, int]] = []
     vectors = embedder.encode(["tea", "cup", "tea", "tea"], progress=lambda *at: seen.append(at))
@@ -105,6 +124,7 @@ def test_the_fingerprint_follows_the_weights(
 ) -> None:
     copy = tmp_path / "model"
     shutil.copytree(folder, copy, symlinks=False)
+    (copy / MANIFEST).write_text('{"source": "the same model from elsewhere", "files": {}}')
     assert SentenceTransformerEmbedder(copy).fingerprint == minilm.fingerprint
     weights = copy / "model.safetensors"
     weights.chmod(0o644)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reranker.errors import ModelUnavailable, OutputError
+from reranker.errors import ConfigError, ModelTimeout, ModelUnavailable, OutputError
 from reranker.fusion import fuse
 from reranker.listwise import Judgement, ListwiseRanker, instability, shuffled_orders
 from reranker.models.tokenizing import HFTokenizer
@@ -97,6 +97,7 @@ def fails(error: Exception) -> Answer:
         (fails(ModelUnavailable("the server is gone")), "model_error"),
         (fails(OutputError("not a number")), "bad_output"),
         (lambda prompts: (SlotScores(logprobs=(0.0,)),) * len(prompts), "bad_output"),
+        (lambda prompts: (), "bad_output"),
         (
             lambda prompts: tuple(
                 SlotScores(logprobs=(-9.0,) * 6, label_mass=0.001) for _ in prompts
@@ -112,6 +113,29 @@ def test_a_failing_model_is_a_typed_fallback(
     assert judged.outcome == "fallback"
     assert [issue.code for issue in judged.issues] == [code]
     assert judged.logprobs == (None,) * 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window": 27}, r"ranking.window = 27: scripted has 26 labels; lower it"),
+        ({"readout": "verdict"}, "ranking.readout = verdict: scripted can only be read by labels"),
+    ],
+)
+def test_a_model_that_cannot_be_asked_so_is_refused_at_the_start(
+    tokenizer: HFTokenizer, changes: dict[str, object], message: str
+) -> None:
+    class LabelsOnly(ScriptedModel):
+        spec = ScriptedModel.spec.model_copy(update={"readouts": frozenset({"labels"})})
+
+    with pytest.raises(ConfigError, match=message):
+        judge(LabelsOnly(tokenizer, prefer_last_product), **changes)
+
+
+def test_a_timeout_of_the_model_s_own_is_not_our_deadline(tokenizer: HFTokenizer) -> None:
+    judged = judge(ScriptedModel(tokenizer, fails(ModelTimeout("no answer in 5 s"))))
+    assert not judged.deadline_hit
+    assert judged.issues[0].code == "model_error"
 
 
 def test_an_error_that_is_not_the_model_s_reaches_the_caller(tokenizer: HFTokenizer) -> None:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from reranker.errors import DataError
 from reranker.schema import Filters, Product
+from retrieval.files import replacing
 from retrieval.product_columns import ENCODED_SCHEMA, product_text
-from retrieval.product_table import ProductTable, replacing
+from retrieval.product_table import ProductTable
 
 NAMES = st.sampled_from(
     ["", "Tarn", "TARN", "straße", "STRASSE", "ＴＡＲＮ", "希腊", "a > b", "a", "食品"]
@@ -183,6 +184,43 @@ def test_a_missing_or_damaged_file_names_the_remedy(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"corrupt .*shelfwise catalogue import"):
             ProductTable.open(path)
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "t.arrow"
+    products = (
+        lamp(f"p{n}", description="d" * n, brand="Tarn" if n % 2 else None, price=n or None)
+        for n in range(20)
+    )
+    table = table_of(*products).delete(["p3"])[0].upsert([lamp("new")])[0]
+    table.verify()
+    table.save(path)
+    whole = path.read_bytes()
+    opened = ProductTable.open(path)
+    opened.verify()
+    opened.save(path)
+    assert path.read_bytes() == whole
+    content = table.column("description").buffers()[2].to_pybytes()[:100]
+    prices = table.column("price").buffers()[1].to_pybytes()[:100]
+    for part in (content, prices, b"new", b"Tarn", np.arange(3).tobytes()):
+        damaged = bytearray(whole)
+        damaged[whole.rindex(part) + 2] ^= 4
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"t\.arrow: the catalogue is corrupt .*delete it and"):
+            ProductTable.open(path).verify()
+
+
+def test_a_table_saved_before_there_were_checksums_is_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("retrieval.product_table._checksum", lambda *_: b"")
+        table_of(lamp("a")).save(tmp_path / "t.arrow")
+    ProductTable.open(tmp_path / "t.arrow").verify()
+
+
+def test_a_column_has_all_rows() -> None:
+    assert table_of(lamp("a", price=2), lamp("b")).column("price").to_pylist() == [2.0, None]
 
 
 def test_a_table_of_another_format_is_refused(

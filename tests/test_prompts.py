@@ -1,3 +1,6 @@
+import hashlib
+from importlib import resources
+
 import pytest
 
 from prompts import TemplateError, load_template
@@ -6,6 +9,29 @@ CARDS = [
     {"label": "A", "slot": "<slot>", "text": "Smartphone | 649.00 EUR"},
     {"label": "B", "slot": "<slot>", "text": "手机 | 1999.00 CNY"},
 ]
+
+
+PINNED = {
+    "listwise_labels.v1.en.jinja": (
+        "5f34bf234fd78e0a7c60d6e73340ce570298c435a6ec3bc9de9360f0d7a3efff"
+    ),
+    "listwise_labels.v1.zh.jinja": (
+        "912261a6d5df12f8d74770232d35f920f60bd0c2f358fca1eafd92f87a3850cd"
+    ),
+    "listwise_verdict.v1.en.jinja": (
+        "60cad229f9001d6b40fc0a01d14e6b94560679f3ef90cecebf154f8576d5241b"
+    ),
+    "listwise_verdict.v1.zh.jinja": (
+        "571b787229002ea2079eb45b907b9879380b2038d1fce0a393178aa8fdae0209"
+    ),
+}
+
+
+@pytest.mark.parametrize("file", PINNED)
+def test_a_template_never_changes_once_it_is_used(file: str) -> None:
+    """A change of wording is a new file with the next version."""
+    content = (resources.files("prompts") / "templates" / file).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == PINNED[file]
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

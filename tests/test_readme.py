@@ -37,7 +37,7 @@ def test_the_settings_example(tmp_path: Path) -> None:
 def test_every_command_and_option_that_is_shown_exists() -> None:
     shown = [
         shlex.split(line.partition("#")[0])[1:]
-        for block in blocks("")
+        for block in blocks("sh")
         for line in block.splitlines()
         if line.startswith("shelfwise ")
     ]

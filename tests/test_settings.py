@@ -47,6 +47,27 @@ def test_a_wrong_setting_is_named(arguments: dict[str, object], message: str) ->
         Settings.load(None, arguments)
 
 
+def test_a_section_given_as_a_value_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"model.name \(argument\): model is given as a value"):
+        Settings.load(None, {"model": 3, "model.name": "x"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("SHELFWISE_RANKNG__WINDOW", "SHELFWISE_RANKNG__WINDOW: unknown; known are .*RANKING__"),
+        ("SHELFWISE_RANKING__WINDW", r"ranking.windw \(environment\): unknown"),
+        ("SHELFWISE_MODEL", "environment variable"),
+    ],
+)
+def test_a_wrong_environment_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, "nonsense")
+    with pytest.raises(ConfigError, match=message):
+        Settings.load()
+
+
 def test_a_setting_given_a_section_s_place_is_named(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text("model = 3\n")

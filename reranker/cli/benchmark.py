@@ -7,12 +7,13 @@ import typer
 from rich.table import Table
 
 from reranker.cli.options import ConfigOption, JsonOption, SetOption, load_settings
-from reranker.cli.output import Report, console, print_json, progress_bars
+from reranker.cli.output import console, print_json, progress_bars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eval.benchmark import Benchmark
+    from reranker.ports import Progress
     from reranker.schema import Product
 
 
@@ -37,8 +38,8 @@ def benchmark(
     """
     from eval.benchmark import run_benchmark
     from eval.datasets import complete_journey
-    from reranker.models.embedded import EmbeddedModel
     from reranker.models.weights import cache_folder, resolve
+    from reranker.wiring import open_model
 
     settings = load_settings(config, None, sets)
     folder = work or cache_folder() / "benchmark"
@@ -48,7 +49,7 @@ def benchmark(
             folder,
             _products(data.products, folder, report),
             embedder=resolve(settings.retrieval.embedder, progress=report),
-            model=EmbeddedModel.load(settings.model, progress=report),
+            model=open_model(settings, progress=report),
             settings=settings,
             products=products,
             events=events,
@@ -61,7 +62,7 @@ def benchmark(
         _show(result)
 
 
-def _products(file: Path, folder: Path, report: Report) -> "Sequence[Product]":
+def _products(file: Path, folder: Path, report: "Progress") -> "Sequence[Product]":
     from retrieval.catalogue import import_catalogue
     from retrieval.product_table import ProductTable
 

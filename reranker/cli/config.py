@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from reranker.cli.options import ConfigOption, JsonOption, SetOption, StoreOption, arguments
-from reranker.cli.output import console
+from reranker.cli.output import console, plain
 
 
 def config(
@@ -31,7 +31,7 @@ def config(
         origin = sources[name]
         style = "dim" if origin == "default" else "bold"
         shown = "none" if value is None else str(value)
-        table.add_row(name, f"[{style}]{shown}[/]", origin, _meaning(name))
+        table.add_row(name, f"[{style}]{plain(shown)}[/]", origin, _meaning(name))
     console.print(table)
     console.print(
         f"\nSet a value in {CONFIG_FILE}, then by {ENV_PREFIX}MODEL__NAME=..., "

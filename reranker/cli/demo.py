@@ -1,19 +1,22 @@
 """`shelfwise demo`: the main job on real data, from files to ranked lists."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reranker.cli.options import ConfigOption, JsonOption, SetOption, StoreOption, load_settings
-from reranker.cli.output import Report, console, print_json, progress_bars
+from reranker.cli.output import console, print_json, progress_bars
 from reranker.errors import ConfigError
 
 if TYPE_CHECKING:
     from eval.datasets import ShopFiles
+    from reranker.ports import Progress
     from reranker.settings import Settings
 
 _STATE = "demo.json"
+_SEED = "seed-example"
 _CLOSING = """\
 Three commands to try next:
   {shelfwise} search "dog food" --user 1453 --explain
@@ -39,18 +42,15 @@ def demo(
     from eval.datasets import complete_journey, seed_example
     from reranker.cli.demo_page import write_page
     from reranker.cli.demo_report import GROCERY, SEED, DemoReport, run_scenario, show_scenario
+    from reranker.wiring import open_model
 
     settings = load_settings(config, store, sets)
     with progress_bars() as report:
         data = complete_journey(_cache() / "complete-journey", progress=report)
-        _prepare(settings, data, report)
-        small = _nested(settings, "seed-example")
-        _prepare(small, seed_example(), report)
-    with progress_bars() as report:
-        searches = len(GROCERY.queries) * len(GROCERY.shoppers)
-        report("searching", 0, searches)
-        grocery = run_scenario(GROCERY, settings, lambda n: report("searching", n, searches))
-        seed = run_scenario(SEED, small, lambda n: None)
+        _prepare(settings, data, seed_example(), report)
+        model = open_model(settings, progress=report)
+        grocery = run_scenario(GROCERY, settings, model, report)
+        seed = run_scenario(SEED, _at(settings, settings.store.path / _SEED), model, report)
     result = DemoReport(scenarios=(grocery, seed))
     target = page or settings.store.path / "demo.html"
     write_page(result, target)
@@ -59,45 +59,65 @@ def demo(
         return
     for scenario in result.scenarios:
         show_scenario(scenario)
-    console.print(f"The same as a page: {target}\n")
-    console.print(_CLOSING.format(shelfwise=_invocation()), highlight=False, soft_wrap=True)
+    console.print(f"The same as a page: {target}\n", markup=False, soft_wrap=True)
+    console.print(_CLOSING.format(shelfwise=_invocation()), markup=False, soft_wrap=True)
 
 
-def _prepare(settings: "Settings", data: "ShopFiles", report: Report) -> None:
-    """Import a shop's files and build its index, unless that was done to the end before.
+def _prepare(
+    settings: "Settings", shop: "ShopFiles", seed: "ShopFiles", report: "Progress"
+) -> None:
+    """Make the demo's store, unless it is there, and bring its indexes up to date.
+
+    It is made beside its place and put there when it is whole, so that a killed demo leaves no
+    half of a store and no store of anybody else's is ever written to.
 
     Raises:
-        ConfigError: the store holds another shop's data.
+        ConfigError: the folder holds something else.
     """
-    import json
-
-    from reranker.wiring import catalogue_file, index_catalogue
-    from retrieval.behaviour import BehaviourStore
-    from retrieval.catalogue import import_catalogue
+    from reranker.wiring import index_catalogue
 
     folder = settings.store.path
-    state = folder / _STATE
-    if not state.exists() and catalogue_file(settings).exists():
-        raise ConfigError(
-            f"{folder} holds a shop's own data: name another folder for the demo with --store"
-        )
-    if not state.exists() or json.loads(state.read_text()) != {"source": data.source}:
-        folder.mkdir(parents=True, exist_ok=True)
-        state.write_text("{}")
-        import_catalogue(
-            [str(data.products)],
-            catalogue_file(settings),
-            replace=True,
-            progress=lambda done, total: report(f"products of {data.source}", done, total or 0),
-        )
-        with BehaviourStore(settings.store.path) as behaviour:
-            behaviour.import_events([str(data.events)], progress=report)
+    if not _is_ours(settings, shop):
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(
+                f"{folder} holds something else than the demo's unchanged store: "
+                "name another folder with --store"
+            )
+        partial = folder.with_name(f"{folder.name}.partial")
+        _import(_at(settings, partial / _SEED), seed, report)
+        _import(_at(settings, partial), shop, report)
+        if folder.exists():
+            folder.rmdir()
+        partial.replace(folder)
     index_catalogue(settings, progress=report)
-    state.write_text(json.dumps({"source": data.source}))
 
 
-def _nested(settings: "Settings", name: str) -> "Settings":
-    store = settings.store.model_copy(update={"path": settings.store.path / name})
+def _is_ours(settings: "Settings", shop: "ShopFiles") -> bool:
+    from reranker.wiring import catalogue_file
+    from retrieval.product_table import ProductTable
+
+    try:
+        state = json.loads((settings.store.path / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    table = ProductTable.open(catalogue_file(settings))
+    return bool(state == {"source": shop.source, "catalogue": table.fingerprint})
+
+
+def _import(settings: "Settings", shop: "ShopFiles", report: "Progress") -> None:
+    from reranker.wiring import catalogue_file, import_events, import_products, index_catalogue
+    from retrieval.product_table import ProductTable
+
+    import_products(settings, [shop.products], replace=True, progress=report)
+    import_events(settings, [shop.events], progress=report)
+    index_catalogue(settings, progress=report)
+    fingerprint = ProductTable.open(catalogue_file(settings)).fingerprint
+    state = json.dumps({"source": shop.source, "catalogue": fingerprint})
+    (settings.store.path / _STATE).write_text(state, encoding="utf-8")
+
+
+def _at(settings: "Settings", path: Path) -> "Settings":
+    store = settings.store.model_copy(update={"path": path})
     return settings.model_copy(update={"store": store})
 
 

@@ -1,12 +1,11 @@
 """The demo's searches, and their display in the terminal."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 
-from rich.markup import escape
 from rich.table import Table
 
-from reranker.cli.output import console
+from reranker.cli.output import console, plain
+from reranker.ports import LanguageModel, Progress
 from reranker.schema import RankedItem, RerankResult, SearchRequest, UserProfile, Value
 from reranker.settings import Settings
 
@@ -63,8 +62,9 @@ class QueryComparison(Value):
 
     @property
     def recall_order(self) -> tuple[RankedItem, ...]:
-        """Return the candidates in recall order, which no shopper changes."""
-        return tuple(sorted(self.searches[0].result.items, key=lambda item: item.recall_rank))
+        """Return what recall found for everybody, in its order: no shopper's own products."""
+        found = (item for item in self.searches[-1].result.items if not item.from_history)
+        return tuple(sorted(found, key=lambda item: item.recall_rank))
 
 
 class ScenarioReport(Value):
@@ -82,14 +82,15 @@ class DemoReport(Value):
 
 
 def run_scenario(
-    scenario: Scenario, settings: Settings, progress: Callable[[int], None]
+    scenario: Scenario, settings: Settings, model: LanguageModel, progress: Progress
 ) -> ScenarioReport:
     """Search every query as every shopper."""
     from reranker.wiring import build
 
-    done = 0
+    stage = f"searching: {scenario.name}"
+    done, total = 0, len(scenario.queries) * len(scenario.shoppers)
     comparisons = []
-    with build(settings) as shelf:
+    with build(settings, model=model, progress=progress) as shelf:
         for query in scenario.queries:
             searches = []
             for user in scenario.shoppers:
@@ -98,18 +99,18 @@ def run_scenario(
                 result = shelf.search(request)
                 searches.append(ShopperSearch(user_id=user, profile=known, result=result))
                 done += 1
-                progress(done)
+                progress(stage, done, total)
             comparisons.append(QueryComparison(query=query, searches=tuple(searches)))
     return ScenarioReport(scenario=scenario, comparisons=tuple(comparisons))
 
 
 def show_scenario(report: ScenarioReport) -> None:
     """Print a scenario: who the shoppers are, then each query side by side."""
-    console.rule(f"[bold]{escape(report.scenario.name)}")
+    console.rule(f"[bold]{plain(report.scenario.name)}")
     for search in report.comparisons[0].searches:
         if search.profile is not None:
             console.print(f"[bold]{shopper_name(search.user_id)}[/]")
-            console.print(escape(search.profile.summary), style="cyan")
+            console.print(plain(search.profile.summary), style="cyan")
             console.print()
     for comparison in report.comparisons:
         _show_comparison(comparison, report.scenario.shown)
@@ -124,8 +125,7 @@ def shopper_name(user_id: str | None) -> str:
 
 def evidence(item: RankedItem) -> str:
     """Return what the shopper's own history says of an item, in two words."""
-    facts = item.reason.split("; ")
-    return next((fact for fact in facts if fact.startswith(("bought", "lately"))), "")
+    return next((fact for fact in item.facts if fact.startswith(("bought", "lately"))), "")
 
 
 def _show_comparison(comparison: QueryComparison, shown: int) -> None:
@@ -148,15 +148,15 @@ def _show_comparison(comparison: QueryComparison, shown: int) -> None:
             style="dim",
         )
         for issue in result.issues:
-            console.print(f"  {issue.code}: {escape(issue.detail)}", style="yellow")
+            console.print(f"  {issue.code}: {plain(issue.detail)}", style="yellow")
     console.print()
 
 
 def _cell(item: RankedItem, *, moved: bool = True) -> str:
     product = item.product
     facts = [product.brand or "", "" if product.price is None else f"{product.price:.2f}"]
-    lines = [escape(product.title), f"[dim]{escape(' '.join(f for f in facts if f))}[/]"]
+    lines = [plain(product.title), f"[dim]{plain(' '.join(f for f in facts if f))}[/]"]
     notes = [f"was {item.recall_rank}", evidence(item)] if moved else []
     if any(notes):
-        lines.append(f"[green]{escape(', '.join(note for note in notes if note))}[/]")
+        lines.append(f"[green]{plain(', '.join(note for note in notes if note))}[/]")
     return "\n".join(lines)

@@ -3,30 +3,34 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from reranker.ports import Progress
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 _LOG_SECONDS = 10.0
 
 
-class Report(Protocol):
-    """Told of progress: the stage, the amount done, and the whole amount (0 if not known)."""
+def plain(text: object) -> str:
+    """Return what a shop or a user wrote so that a terminal shows it and nothing else.
 
-    def __call__(self, stage: str, done: int, total: int, /) -> None:
-        """Show it."""
-        ...
+    Square brackets are no markup, and control characters cannot drive the terminal.
+    """
+    return escape("".join(c if c.isprintable() or c == "\n" else " " for c in str(text)))
 
 
 @contextmanager
-def progress_bars() -> Iterator[Report]:
+def progress_bars() -> "Iterator[Progress]":
     """Show each stage that is reported: as a bar in a terminal, else as a line now and then."""
     if not errors.is_terminal:
         yield _Lines()
@@ -60,10 +64,11 @@ class _Lines:
         if done == before or not (finished or now - printed >= _LOG_SECONDS):
             return
         self._last[stage] = (now, done)
-        errors.print(f"{stage}: {done:,} of {total:,}" if total else f"{stage}: {done:,}")
+        line = f"{stage}: {done:,} of {total:,}" if total else f"{stage}: {done:,}"
+        errors.print(line, markup=False, soft_wrap=True)
 
 
-def _bars() -> "Progress":
+def _bars() -> "Bars":
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -74,7 +79,7 @@ def _bars() -> "Progress":
     )
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

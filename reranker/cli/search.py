@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from reranker.cli.options import (
     ConfigOption,
@@ -14,7 +13,7 @@ from reranker.cli.options import (
     StoreOption,
     load_settings,
 )
-from reranker.cli.output import console, print_json, progress_bars
+from reranker.cli.output import console, plain, print_json, progress_bars
 from reranker.cli.views import show_profile, show_result
 from reranker.errors import ConfigError, DataError
 
@@ -111,7 +110,7 @@ def search(
         return
     if user is not None and known is None:
         console.print(
-            f"nothing is known of user {escape(user)!r} before {request.at.isoformat()}: "
+            f"nothing is known of user {plain(user)!r} before {request.at.isoformat()}: "
             "the order is not personal",
             style="yellow",
         )

@@ -15,7 +15,7 @@ from reranker.cli.options import (
     load_settings,
     pairs,
 )
-from reranker.cli.output import console, print_json, progress_bars
+from reranker.cli.output import console, plain, print_json, progress_bars
 
 if TYPE_CHECKING:
     from retrieval.imports import RejectedRow
@@ -39,24 +39,34 @@ def import_products(
     replace: Annotated[
         bool, typer.Option("--replace", help="Products not in the files leave the catalogue.")
     ] = False,
+    max_rejected: Annotated[
+        float,
+        typer.Option(
+            "--max-rejected",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Import nothing if more than this share of the rows, 0 to 1, is rejected.",
+        ),
+    ] = 1.0,
     store: StoreOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Import products from CSV, Parquet or JSONL; a product already there is updated."""
-    from reranker.wiring import catalogue_file
-    from retrieval.catalogue import import_catalogue
+    from reranker import wiring
 
     settings = load_settings(config, store, sets)
     with progress_bars() as report:
-        result = import_catalogue(
+        result = wiring.import_products(
+            settings,
             files,
-            catalogue_file(settings),
             mapping=pairs(mapping, "--map"),
-            attribute_columns=attribute or [],
+            attributes=attribute or [],
             replace=replace,
-            progress=lambda done, total: report("reading products", done, total or 0),
+            max_rejected=max_rejected,
+            progress=report,
         )
     if as_json:
         print_json(result)
@@ -64,11 +74,12 @@ def import_products(
     console.print(
         f"{result.rows} rows read: {result.added} products added, {result.changed} changed, "
         f"{result.unchanged} unchanged, {result.deleted} deleted, "
-        f"{len(result.rejected)} rows rejected"
+        f"{result.rejected_count} rows rejected"
     )
     if result.ignored_columns:
-        console.print(f"columns not used: {', '.join(result.ignored_columns)}", style="dim")
-    _show_rejected(result.rejected, len(result.rejected), settings.store.path / "catalogue")
+        unused = ", ".join(result.ignored_columns)
+        console.print(plain(f"columns not used: {unused}"), style="dim")
+    _show_rejected(result.rejected, result.rejected_count, settings.store.path / "catalogue")
     console.print("next: shelfwise index build", style="dim")
 
 
@@ -82,11 +93,11 @@ def import_behaviour(
     as_json: JsonOption = False,
 ) -> None:
     """Import events from Parquet, CSV or JSONL; events already there are passed over."""
-    from retrieval.behaviour import BehaviourStore
+    from reranker.wiring import import_events
 
     settings = load_settings(config, store, sets)
-    with progress_bars() as report, BehaviourStore(settings.store.path) as events:
-        result = events.import_events(files, mapping=pairs(mapping, "--map"), progress=report)
+    with progress_bars() as report:
+        result = import_events(settings, files, mapping=pairs(mapping, "--map"), progress=report)
     if as_json:
         print_json(result)
         return
@@ -130,8 +141,9 @@ def _show_rejected(rows: "tuple[RejectedRow, ...]", count: int, folder: Path) ->
         return
     table = Table("File", "Row", "Field", "Reason", box=None, pad_edge=False)
     for row in rows[:_SHOWN_REJECTIONS]:
-        table.add_row(Path(row.file).name, str(row.row), row.field or "", row.reason)
+        cells = (Path(row.file).name, row.row, row.field, row.reason)
+        table.add_row(*(plain(cell) for cell in cells))
     console.print(table)
     if count > _SHOWN_REJECTIONS:
         console.print(f"... and {count - _SHOWN_REJECTIONS} more")
-    console.print(f"all rejected rows are kept under {folder}", style="dim")
+    console.print(plain(f"all rejected rows are kept under {folder}"), style="dim")

@@ -1,11 +1,11 @@
 """Profiles and results as text for people."""
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 
-from reranker.cli.output import console
+from reranker.cli.output import console, plain
 
 if TYPE_CHECKING:
     from reranker.schema import RankedItem, RerankResult, UserProfile
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 def show_profile(profile: "UserProfile") -> None:
     """Print a profile for people."""
     console.print(
-        f"Shopper {escape(profile.user_id)}: {profile.event_count} events before "
-        f"{profile.as_of:%Y-%m-%d %H:%M} UTC",
+        f"Shopper {plain(profile.user_id)}: {profile.event_count} events before "
+        f"{profile.as_of.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         style="bold",
     )
-    console.print(escape(profile.summary), style="cyan")
+    console.print(plain(profile.summary), style="cyan")
     table = Table("Taste", "For", "Share", "Events", box=None, pad_edge=False)
     for affinity in profile.affinities[:12]:
         share = f"{affinity.weight:.0%}"
-        table.add_row(affinity.kind, escape(affinity.name), share, str(affinity.evidence))
+        table.add_row(affinity.kind, plain(affinity.name), share, str(affinity.evidence))
     if profile.affinities:
         console.print(table)
     for repeat in profile.repeat_purchases[:5]:
         rhythm = f", every {repeat.interval_days:.0f} days" if repeat.interval_days else ""
-        console.print(f"bought {repeat.count} times{rhythm}: {escape(repeat.title)}")
+        console.print(f"bought {repeat.count} times{rhythm}: {plain(repeat.title)}")
     console.print()
 
 
@@ -42,7 +42,7 @@ def show_result(result: "RerankResult", *, k: int, explain: bool) -> None:
         table.add_row(*_row(item, explain=explain))
     console.print(table if result.items else "no product matches")
     for issue in result.issues:
-        console.print(f"{issue.code}: {escape(issue.detail)}", style="yellow")
+        console.print(f"{issue.code}: {plain(issue.detail)}", style="yellow")
     if explain:
         console.print(_footer(result), style="dim")
 
@@ -53,14 +53,14 @@ def _row(item: "RankedItem", *, explain: bool) -> list[str]:
     cells = [
         str(item.rank),
         str(item.recall_rank),
-        escape(product.title),
-        escape(product.brand or ""),
+        plain(product.title),
+        plain(product.brand or ""),
         price.strip(),
     ]
     if explain:
         logprob = "" if item.llm_logprob is None else f"{item.llm_logprob:.2f}"
         interest = "" if item.interest is None else f"{item.interest:.2f}"
-        cells += [logprob, interest, escape(item.reason)]
+        cells += [logprob, interest, plain(item.reason)]
     return cells
 
 

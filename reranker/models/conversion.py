@@ -1,14 +1,16 @@
 """Turn a quantised GGUF file into the Hugging Face folder that transformers, PEFT and vLLM read."""
 
 import logging
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from reranker.errors import ModelUnavailable
-from reranker.models.stored_folder import Progress
+from reranker.ports import Progress
 
+_UNREADABLE = (struct.error, IndexError, OverflowError)  # of a file that was cut short
 _QUANTISED_MARKS = ("hf_quantizer", "is_quantized", "quantization_config", "quantization_method")
 
 
@@ -24,8 +26,8 @@ def convert_gguf(gguf: Path, folder: Path, *, progress: Progress | None = None) 
     with quiet_transformers(), _quiet_reader():
         try:
             _convert(gguf, folder, stage, progress or (lambda *_: None))
-        except (ValueError, RuntimeError, KeyError, ImportError) as error:
-            raise ModelUnavailable(f"{gguf.name}: it cannot be converted: {error}") from error
+        except (*_UNREADABLE, ValueError, RuntimeError, KeyError, ImportError) as error:
+            raise ModelUnavailable(f"{gguf}: it cannot be converted: {error}") from error
 
 
 @contextmanager

@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, Any, Self
 from reranker.errors import ConfigError, ContextOverflow, ModelUnavailable, OutputError
 from reranker.models.conversion import quiet_transformers
 from reranker.models.rendering import PromptRenderer, RenderedPrompt, load_tokenizer
-from reranker.models.stored_folder import Progress
 from reranker.models.tokenizing import HFTokenizer
 from reranker.models.weights import resolve
-from reranker.ports import ModelSpec, Tokenizer
+from reranker.ports import ModelSpec, Progress, Tokenizer
 from reranker.schema import Prompt, Readout, SlotScores
 from reranker.settings import ModelSettings
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-__all__ = ["EmbeddedModel", "HFTokenizer"]
 
 _OTHER_CONTEXT = 4096
 
@@ -94,7 +91,7 @@ class EmbeddedModel:
             ConfigError: the model cannot be asked in this way.
             ContextOverflow: a prompt is longer than the model's context; nothing was computed.
             ModelUnavailable: the model is closed, or memory did not suffice.
-            OutputError: a score is not a finite number.
+            OutputError: a score is not a finite number, or a prompt has none.
         """
         if not prompts:
             return ()
@@ -102,22 +99,24 @@ class EmbeddedModel:
         try:
             job = self._worker.submit(self._read, tuple(prompts), gone.is_set)
         except RuntimeError as error:
-            raise ModelUnavailable(f"{self._name}: the model is closed") from error
+            raise self._closed() from error
         try:
             return await asyncio.wrap_future(job)
         finally:
             gone.set()
 
     async def aclose(self) -> None:
-        """Release the model. Batches that wait are given up; the running one ends by itself."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        """Release the model. Batches that wait are refused; the running one ends by itself."""
+        # Futures that wait are not cancelled: their callers would take it for their own end.
         self._scorer = None
+        self._worker.shutdown(wait=False)
 
     def _read(
         self, prompts: Sequence[Prompt], stopped: Callable[[], bool]
     ) -> tuple[SlotScores, ...]:
-        if stopped() or (scorer := self._scorer) is None:
-            return ()
+        scorer = self._scorer
+        if scorer is None:
+            raise self._closed()
         rendered = [self._renderer.render(prompt) for prompt in prompts]
         self._check_length(rendered)
         try:
@@ -125,9 +124,13 @@ class EmbeddedModel:
         except RuntimeError as error:
             message = f"{self._name}: computing failed: {error}"
             raise ModelUnavailable(message, retryable=True) from error
-        return tuple(
-            self._scores(prompt, logprobs) for prompt, logprobs in zip(prompts, rows, strict=True)
-        )
+        if len(rows) != len(prompts):
+            message = f"{self._name}: it answered {len(rows)} of {len(prompts)} prompts"
+            raise OutputError(message, raw=str(rows))
+        return tuple(map(self._scores, prompts, rows))
+
+    def _closed(self) -> ModelUnavailable:
+        return ModelUnavailable(f"{self._name}: the model is closed")
 
     def _check_length(self, rendered: Sequence[RenderedPrompt]) -> None:
         longest = max(len(prompt.token_ids) for prompt in rendered)

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from reranker.errors import ConfigError, ModelUnavailable
-from reranker.models.stored_folder import MANIFEST, Progress, build_once, file_sha256
+from reranker.models.stored_folder import MANIFEST, build_once, file_sha256
+from reranker.ports import Progress
 
 _POLL_SECONDS = 0.2
 _CHUNK = 1 << 20

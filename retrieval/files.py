@@ -1,0 +1,92 @@
+"""Files: which ones an import means and how they are cut, and how one is written whole."""
+
+import glob
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reranker.errors import DataError
+
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".parquet")
+"""Endings of the files that are read, in any case."""
+_DELIMITERS = ",;\t|"
+_QUOTED = re.compile(r'"[^"]*"')
+
+
+def expand(paths: Iterable[Path | str]) -> tuple[Path, ...]:
+    """Return the files meant by files, folders (searched in depth) and glob patterns, each once.
+
+    Raises:
+        DataError: one does not exist, is empty or of an unknown kind, or there are none.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        found.update(dict.fromkeys(_expand_one(Path(path))))
+    if not found:
+        raise DataError("no files were given: name files, folders or glob patterns")
+    for path in found:
+        if not kind(path):
+            raise DataError(f"{path}: unknown kind of file; use one of {', '.join(SUFFIXES)}")
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty; leave it out or export it again")
+    return tuple(found)
+
+
+def kind(path: Path) -> str:
+    """Return the suffix that tells how a file is read, without .gz; empty if it is unknown."""
+    name = path.name.lower()
+    suffix = next((each for each in SUFFIXES if name.endswith(each)), "")
+    return suffix.removesuffix(".gz")
+
+
+def is_zipped(path: Path) -> bool:
+    """Tell whether a file is compressed, by its name."""
+    return path.name.lower().endswith(".gz")
+
+
+def delimiter(path: Path, header: str) -> str:
+    """Return what parts the columns of a text file: a tab in .tsv, else as its header shows."""
+    if kind(path) == ".tsv":
+        return "\t"
+    return max(_DELIMITERS, key=_QUOTED.sub("", header).count)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file in the same folder that replaces ``path`` if all goes well.
+
+    The content is on the disk before the name changes hands, so that a crash leaves the old file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        for synced in (temporary, path.parent):
+            if synced == path.parent:
+                temporary.replace(path)
+            descriptor = os.open(synced, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _expand_one(path: Path) -> Iterable[Path]:
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if kind(file) and file.is_file())
+        if not inside:
+            raise DataError(f"{path}: the folder holds no file with {', '.join(SUFFIXES)}")
+        return inside
+    if path.exists():
+        return [path]
+    matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - patterns may be absolute
+    matches = [match for match in matches if match.is_file()]
+    if not matches:
+        raise DataError(f"{path}: there is no such file; check the path or the pattern")
+    return matches
