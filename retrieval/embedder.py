@@ -7,7 +7,6 @@ which model made them, so that vectors of different models never meet in one ind
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from hashlib import sha256
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reranker.errors import ConfigError, DataError
+from retrieval.query_thread import one_torch_thread
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -102,7 +102,7 @@ class SentenceTransformerEmbedder:
         )
         # Fast tokenizers refuse to be used by two threads at once ("Already borrowed").
         self._lock = Lock()
-        self._query_thread = _one_torch_thread()
+        self._query_thread = one_torch_thread()
         self._query = lru_cache(maxsize=_CACHED_QUERIES)(self._encode_query)
         self.dimension = len(self._query("dimension"))
 
@@ -227,24 +227,6 @@ def _load(source: str) -> "SentenceTransformer":
             f"setting retrieval.embedder: {source!r} is neither a built-in name nor a "
             f"sentence-transformers model that can be loaded: {error}"
         ) from error
-
-
-def _one_torch_thread() -> ThreadPoolExecutor:
-    """Return a thread in which torch computes alone, without a thread for each core.
-
-    A query is too short to gain from more, and they wait for each other: on two cores that another
-    process used as well, the slowest 5 % of queries took 200 to 800 ms with two, 12 to 18 with one.
-    """
-    import torch
-
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shelfwise-query")
-    threads = torch.get_num_threads()
-    # A thread's first use of torch takes over the common number, so it must not come later.
-    pool.submit(torch.get_num_threads).result()
-    pool.submit(torch.set_num_threads, 1).result()
-    # The number is the thread's own, but also what threads to come begin with.
-    torch.set_num_threads(threads)
-    return pool
 
 
 @contextmanager

@@ -17,6 +17,7 @@ _FEWEST_PER_CELL = 39  # FAISS warns of fewer
 _TRAINING_ROUNDS = 6
 _TUNING_QUERIES = 512
 _TUNED_DEPTH = 100
+_MARGIN = 4
 
 
 def choose_cells(count: int) -> int:
@@ -42,7 +43,11 @@ def train(vectors: Vectors, cells: int) -> tuple[Any, IntArray]:
 
 
 def tune(index: Any, vectors: Vectors, queries: Vectors, wanted: float) -> tuple[int, float]:
-    """Find the fewest cells that reach a recall, and measure it on queries not used for that.
+    """Find the fewest cells that reach a recall, take four times as many, and measure the recall.
+
+    Shoppers' queries lie elsewhere than the tuning's, which are made of product texts: at a million
+    products, cells tuned to .99 gave .986 on unseen names of product types. The margin costs about
+    a millisecond.
 
     Args:
         index: filled with the vectors.
@@ -51,8 +56,8 @@ def tune(index: Any, vectors: Vectors, queries: Vectors, wanted: float) -> tuple
         wanted: recall@100 that the search for the others reaches, less one standard error.
 
     Returns:
-        The number of cells and the measured recall@100. Products with equal texts are equally
-        good: a result counts if it scores like the true hundredth.
+        The number of cells and the recall@100 on queries not used for tuning. Products with equal
+        texts are equally good: a result counts if it scores like the true hundredth.
     """
     depth = min(_TUNED_DEPTH, len(vectors))
     exact, _ = faiss.knn(queries, vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)
@@ -73,5 +78,6 @@ def tune(index: Any, vectors: Vectors, queries: Vectors, wanted: float) -> tuple
     while high - low > max(1, high // 16):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
+    nprobe = min(_MARGIN * high, index.nlist)
     rest = slice(1, None, 2) if len(queries) > 1 else slice(0, None)
-    return high, float(recall(rest, high).mean())
+    return nprobe, float(recall(rest, nprobe).mean())

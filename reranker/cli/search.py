@@ -110,7 +110,7 @@ def search(
         return
     if user is not None and known is None:
         console.print(
-            f"nothing is known of user {plain(user)!r} before {request.at.isoformat()}: "
+            f"nothing is known of user {plain(repr(user))} before {request.at.isoformat()}: "
             "the order is not personal",
             style="yellow",
         )
