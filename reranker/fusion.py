@@ -8,7 +8,7 @@ did not see follow those that it saw, in the fallback blend of recall and intere
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from reranker.interest import interest
+from reranker.interest import Interest
 from reranker.listwise import Judgement
 from reranker.schema import Candidate, RankedItem, UserProfile, Value
 from reranker.settings import FusionSettings
@@ -69,9 +69,10 @@ def _gather(
         key=lambda index: (-(scores[index][0] or 0.0), candidates[index].recall_rank),
     )
     ranks = {index: rank for rank, index in enumerate(best_first, start=1)}
+    interest = Interest(profile) if profile else None
     evidence = []
     for index, (score, candidate) in enumerate(scores):
-        value, facts = interest(profile, candidate.product) if profile else (None, ())
+        value, facts = interest.of(candidate.product) if interest else (None, ())
         evidence.append(
             _Evidence(
                 candidate=candidate,

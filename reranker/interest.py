@@ -4,7 +4,9 @@ Used for the fallback order and, with a weight, for the blend. It is a hand-set 
 profile, not a model learned from the shop's data.
 """
 
-from reranker.schema import Affinity, Product, UserProfile, category_paths
+import math
+
+from reranker.schema import Affinity, AffinityKind, Product, UserProfile, category_paths
 
 _BOUGHT_AGAIN = 0.9
 _TOUCHED_LATELY = 0.5
@@ -12,45 +14,39 @@ _CATEGORY = 0.5
 _BRAND = 0.5
 
 
-def interest(profile: UserProfile, product: Product) -> tuple[float, tuple[str, ...]]:
-    """Return the interest, 0 to 1, and the facts behind it, the strongest first.
+class Interest:
+    """The interest of one shopper, made once for a request and asked of each product."""
 
-    Independent signals are joined by a noisy-or, ``1 - prod(1 - s)``: each raises the interest and
-    none alone is certain. Repeat purchases give ``0.9 * n / (n + 1)`` for n purchases, a recently
-    touched product 0.5, category and brand half of their share of the shopper's behaviour.
-    """
-    signals: list[tuple[float, str]] = []
-    for repeat in profile.repeat_purchases:
-        if repeat.product_id == product.product_id:
-            strength = _BOUGHT_AGAIN * repeat.count / (repeat.count + 1)
-            signals.append((strength, f"bought {repeat.count} times"))
-    for item in profile.recent_items:
-        if item.product_id == product.product_id:
-            signals.append((_TOUCHED_LATELY, f"lately: {item.kind}"))
-    signals += _taste(profile.affinities, product)
-    missing = 1.0
-    for strength, _ in signals:
-        missing *= 1 - strength
-    signals.sort(key=lambda signal: -signal[0])
-    return 1 - missing, tuple(fact for _, fact in signals)
+    def __init__(self, profile: UserProfile) -> None:
+        self._repeats = {repeat.product_id: repeat.count for repeat in profile.repeat_purchases}
+        self._recent = {item.product_id: item.kind for item in profile.recent_items}
+        self._brands = _by_name(profile.affinities, "brand")
+        self._categories = _by_name(profile.affinities, "category")
 
+    def of(self, product: Product) -> tuple[float, tuple[str, ...]]:
+        """Return the interest, 0 to 1, and the facts behind it, the strongest first.
 
-def _taste(affinities: tuple[Affinity, ...], product: Product) -> list[tuple[float, str]]:
-    paths = category_paths(product.category)
-    brand = (product.brand or "").casefold()
-    categories = [
-        affinity
-        for affinity in affinities
-        if affinity.kind == "category" and affinity.name.casefold() in paths
-    ]
-    signals: list[tuple[float, str]] = []
-    if categories:
+        Independent signals are joined by a noisy-or, ``1 - prod(1 - s)``: each raises the interest
+        and none alone is certain. Repeat purchases give ``0.9 * n / (n + 1)`` for n purchases, a
+        recently touched product 0.5, category and brand half of their share of the shopper's
+        behaviour.
+        """
+        signals: list[tuple[float, str]] = []
+        if count := self._repeats.get(product.product_id):
+            signals.append((_BOUGHT_AGAIN * count / (count + 1), f"bought {count} times"))
+        if kind := self._recent.get(product.product_id):
+            signals.append((_TOUCHED_LATELY, f"lately: {kind}"))
         # The paths lie inside one another: counting more than the narrowest would count twice.
-        narrowest = max(categories, key=lambda affinity: len(affinity.name))
-        signals.append((_CATEGORY * narrowest.weight, f"category {narrowest.name}"))
-    signals += [
-        (_BRAND * affinity.weight, f"brand {affinity.name}")
-        for affinity in affinities
-        if affinity.kind == "brand" and affinity.name.casefold() == brand
-    ]
-    return signals
+        for path in reversed(category_paths(product.category)):
+            if affinity := self._categories.get(path):
+                signals.append((_CATEGORY * affinity.weight, f"category {affinity.name}"))
+                break
+        if affinity := self._brands.get((product.brand or "").casefold()):
+            signals.append((_BRAND * affinity.weight, f"brand {affinity.name}"))
+        signals.sort(key=lambda signal: -signal[0])
+        missing = math.prod(1 - strength for strength, _ in signals)
+        return 1 - missing, tuple(fact for _, fact in signals)
+
+
+def _by_name(affinities: tuple[Affinity, ...], kind: AffinityKind) -> dict[str, Affinity]:
+    return {a.name.casefold(): a for a in affinities if a.kind == kind}

@@ -1,0 +1,72 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from reranker.fusion import prerank
+from reranker.interest import Interest
+from reranker.schema import (
+    Affinity,
+    Candidate,
+    EventKind,
+    Product,
+    RecentItem,
+    RepeatPurchase,
+    UserProfile,
+)
+from reranker.settings import FusionSettings
+
+AT = datetime(2026, 3, 5, tzinfo=UTC)
+PROFILE = UserProfile(
+    user_id="shopper-1",
+    as_of=AT,
+    affinities=(
+        Affinity(kind="category", name="Food", weight=0.8, evidence=9),
+        Affinity(kind="category", name="Food > Tea", weight=0.4, evidence=5),
+        Affinity(kind="brand", name="Tarn", weight=0.2, evidence=3),
+    ),
+    recent_items=(RecentItem(product_id="2", title="Mug", kind=EventKind.CLICK, at=AT),),
+    repeat_purchases=(
+        RepeatPurchase(product_id="1", title="Tea", count=3, last_at=AT, interval_days=7),
+    ),
+    event_count=9,
+    summary="",
+)
+
+
+def of(**fields: object) -> tuple[float, tuple[str, ...]]:
+    return Interest(PROFILE).of(Product.model_validate({"title": "x", **fields}))
+
+
+def test_nothing_known_is_no_interest() -> None:
+    assert of(product_id="9") == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "value", "fact"),
+    [
+        ({"product_id": "1"}, 0.9 * 3 / 4, "bought 3 times"),
+        ({"product_id": "2"}, 0.5, "lately: click"),
+        ({"product_id": "9", "brand": "TARN"}, 0.1, "brand Tarn"),
+        ({"product_id": "9", "category": "food > tea > green"}, 0.2, "category Food > Tea"),
+        ({"product_id": "9", "category": "Food > Milk"}, 0.4, "category Food"),
+    ],
+)
+def test_each_signal(fields: dict[str, object], value: float, fact: str) -> None:
+    assert of(**fields) == (pytest.approx(value), (fact,))
+
+
+def test_signals_join_by_a_noisy_or() -> None:
+    value, facts = of(product_id="1", brand="Tarn")
+    assert value == pytest.approx(1 - (1 - 0.675) * (1 - 0.1))
+    assert facts == ("bought 3 times", "brand Tarn")
+
+
+def test_the_window_takes_what_is_bought_again_before_what_is_merely_recalled() -> None:
+    candidates = tuple(
+        Candidate(product=Product(product_id=name, title="x"), recall_rank=rank, recall_score=1)
+        for rank, name in enumerate(["7", "8", "9", "1"], start=1)
+    )
+    order = prerank(candidates, PROFILE, FusionSettings())
+    assert [c.product.product_id for c in order] == ["7", "1", "8", "9"]
+    assert prerank(candidates, None, FusionSettings()) == candidates
+    assert [c.recall_rank for c in order] == [1, 4, 2, 3]
