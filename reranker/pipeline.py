@@ -1,11 +1,11 @@
 """The path of one request: profile and recall, the model's judgement, the blend, the result."""
 
-import asyncio
 import math
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 from types import TracebackType
@@ -28,6 +28,16 @@ from reranker.schema import (
     UserProfile,
 )
 from reranker.settings import Settings
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was looked up for a request, and how long that took."""
+
+    profile: UserProfile | None
+    candidates: tuple[Candidate, ...]
+    profile_ms: float
+    recall_ms: float
 
 
 class Reranker:
@@ -98,20 +108,8 @@ class Reranker:
             DataError: the store is damaged. A failing model is no error: see ``outcome``.
         """
         started = time.monotonic()
-        if request.query is None:
-            profile, profile_ms = await self._profile(request)
-            candidates, recall_ms = await self._recall(request, profile)
-        else:
-            # The two do not need each other: a search waits for the slower one only.
-            (profile, profile_ms), (candidates, recall_ms) = await asyncio.gather(
-                self._profile(request), self._recall(request, None)
-            )
-            if profile is not None:
-                candidates = await anyio.to_thread.run_sync(
-                    self._with_history, request.query, request.filters, profile, candidates
-                )
-        timings = Timings(profile_ms=profile_ms, recall_ms=recall_ms)
-        return await self._rank(request, profile, candidates, started, timings)
+        found = await anyio.to_thread.run_sync(self._look_up, request)
+        return await self._rank(request, found, started)
 
     async def arerank(
         self, request: SearchRequest, candidates: Sequence[Candidate]
@@ -130,35 +128,35 @@ class Reranker:
         for product_id, count in counts.items():
             if count > 1:
                 raise DataError(f"the candidates hold product {product_id!r} {count} times")
-        profile, profile_ms = await self._profile(request)
-        timings = Timings(profile_ms=profile_ms)
-        return await self._rank(request, profile, candidates, started, timings)
+        profile = await anyio.to_thread.run_sync(self._profile, request)
+        found = _Found(profile, tuple(candidates), profile_ms=_since(started), recall_ms=0.0)
+        return await self._rank(request, found, started)
 
-    async def _profile(self, request: SearchRequest) -> tuple[UserProfile | None, float]:
-        if self._profiles is None or request.user_id is None:
-            return None, 0.0
-        started = time.monotonic()
-        language = self._ranker.language(request)
-        profile = await anyio.to_thread.run_sync(
-            self._profiles.profile, request.user_id, request.at, language
-        )
-        return profile, _since(started)
+    def _look_up(self, request: SearchRequest) -> "_Found":
+        """Find the profile, then the candidates.
 
-    async def _recall(
-        self, request: SearchRequest, profile: UserProfile | None
-    ) -> tuple[tuple[Candidate, ...], float]:
+        One after the other in one thread: side by side both are slower than in turn, as they
+        hand the interpreter's lock to and fro.
+        """
         started = time.monotonic()
+        profile = self._profile(request)
+        profile_ms = _since(started)
         depth = max(self._settings.retrieval.candidates, request.k)
-        query = request.query
+        if request.query is None:
+            candidates = self._recommender.recommend(
+                profile, request.at, k=depth, filters=request.filters
+            )
+        else:
+            candidates = self._index.search(request.query, k=depth, filters=request.filters)
+            if profile is not None:
+                candidates = self._with_history(request.query, request.filters, profile, candidates)
+        recall_ms = _since(started) - profile_ms
+        return _Found(profile, candidates, profile_ms=profile_ms, recall_ms=recall_ms)
 
-        def find() -> tuple[Candidate, ...]:
-            if query is None:
-                return self._recommender.recommend(
-                    profile, request.at, k=depth, filters=request.filters
-                )
-            return self._index.search(query, k=depth, filters=request.filters)
-
-        return await anyio.to_thread.run_sync(find), _since(started)
+    def _profile(self, request: SearchRequest) -> UserProfile | None:
+        if self._profiles is None or request.user_id is None:
+            return None
+        return self._profiles.profile(request.user_id, request.at, self._ranker.language(request))
 
     def _with_history(
         self,
@@ -184,20 +182,13 @@ class Reranker:
             for rank, product in enumerate(products, start=len(kept) + 1)
         )
 
-    async def _rank(
-        self,
-        request: SearchRequest,
-        profile: UserProfile | None,
-        candidates: Sequence[Candidate],
-        started: float,
-        timings: Timings,
-    ) -> RerankResult:
+    async def _rank(self, request: SearchRequest, found: "_Found", started: float) -> RerankResult:
         limit = request.deadline_ms or self._settings.ranking.deadline_ms
         deadline = started + limit / 1000 if limit else math.inf
-        ordered = prerank(candidates, profile, self._settings.fusion)
-        judged = await self._ranker.judge(request, profile, ordered, deadline=deadline)
+        ordered = prerank(found.candidates, found.profile, self._settings.fusion)
+        judged = await self._ranker.judge(request, found.profile, ordered, deadline=deadline)
         blended = time.monotonic()
-        items = fuse(ordered, judged, profile, self._settings.fusion)
+        items = fuse(ordered, judged, found.profile, self._settings.fusion)
         spec = self._ranker.model.spec
         behind = self._index.behind
         stale = (Issue(code="index_behind", detail=behind),) if behind else ()
@@ -214,13 +205,13 @@ class Reranker:
             model=spec.name,
             adapter=spec.adapter,
             deadline_hit=judged.deadline_hit,
-            timings=timings.model_copy(
-                update={
-                    "prompt_ms": judged.prompt_ms,
-                    "model_ms": judged.model_ms,
-                    "rank_ms": _since(blended),
-                    "total_ms": _since(started),
-                }
+            timings=Timings(
+                profile_ms=found.profile_ms,
+                recall_ms=found.recall_ms,
+                prompt_ms=judged.prompt_ms,
+                model_ms=judged.model_ms,
+                rank_ms=_since(blended),
+                total_ms=_since(started),
             ),
         )
 

@@ -43,6 +43,8 @@ class Value(BaseModel):
 
 def one_line(text: str) -> str:
     """Return a text on one line, without control, format or private characters."""
+    if text.isprintable():
+        return " ".join(text.split())
     spaced = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
     return " ".join(spaced.split())
 

@@ -255,6 +255,9 @@ def _connect(path: Path, *, read_only: bool, absent: bool) -> duckdb.DuckDBPyCon
         "memory_limit": _MEMORY_LIMIT,
         "temp_directory": f"{path}.tmp",
     }
+    if read_only:
+        # A look-up visits a few row groups: a second thread would only take a core from recall.
+        config["threads"] = 1
     try:
         return duckdb.connect(":memory:" if absent else path, read_only=read_only, config=config)
     except duckdb.Error as error:
