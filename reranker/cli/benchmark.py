@@ -34,7 +34,8 @@ def benchmark(
     """Measure embedding, approximate recall, imports, profiles, and a search beside the model.
 
     Real product texts (Complete Journey groceries) are multiplied to the size asked for. The first
-    run builds a shop of that size, which takes tens of minutes and about 6 GB of disk and memory.
+    run builds a shop of that size. It takes about 15 minutes on two cores, 6 GB of disk, and 7 GB
+    of memory.
     """
     from eval.benchmark import run_benchmark
     from eval.datasets import complete_journey
