@@ -1,6 +1,5 @@
 """Fixtures that several tests share: the real small models and a small real shop."""
 
-import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,11 +22,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite-golden", action="store_true", help="accept the renderings as they are now"
     )
-
-
-def pytest_unconfigure() -> None:
-    # DuckDB complains of connections that only a cycle still holds when the interpreter ends.
-    gc.collect()
 
 
 @pytest.fixture(scope="session")
