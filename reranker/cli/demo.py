@@ -19,9 +19,9 @@ _STATE = "demo.json"
 _SEED = "seed-example"
 _CLOSING = """\
 Three commands to try next:
-  {shelfwise} search "dog food" --user 1453 --explain
-  {shelfwise} profile 2314
-  {shelfwise} search --user 2314 --at 2017-12-24 -k 5\
+  {shelfwise} search "dog food" --user 1453 --explain{store}
+  {shelfwise} profile 2314{store}
+  {shelfwise} search --user 2314 --at 2017-12-24 -k 5{store}\
 """
 
 
@@ -60,7 +60,9 @@ def demo(
     for scenario in result.scenarios:
         show_scenario(scenario)
     console.print(f"The same as a page: {target}\n", markup=False, soft_wrap=True)
-    console.print(_CLOSING.format(shelfwise=_invocation()), markup=False, soft_wrap=True)
+    option = f" --store {store}" if store is not None else ""
+    closing = _CLOSING.format(shelfwise=_invocation(), store=option)
+    console.print(closing, markup=False, soft_wrap=True)
 
 
 def _prepare(
