@@ -1,8 +1,9 @@
 """The protocols between the stages. `pipeline` and `listwise` know these and no concrete class."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import Field
 
@@ -108,8 +109,8 @@ class ModelSpec(Value):
 
     Attributes:
         context_length: prompt and answer together, in tokens.
-        labels: the slot labels that are single tokens in the model's rendered chat template, in
-            the order of their use; empty where the ``labels`` readout cannot be used.
+        labels: the slot labels in the order of their use. Where the ``labels`` readout can be used,
+            each is a single token in the model's rendered chat template.
         answer_prefix: what the answer to a ``labels`` prompt starts with; empty where the model's
             tokens would run the prefix and a label together.
         readouts: the ways in which this model can be asked.
@@ -124,7 +125,13 @@ class ModelSpec(Value):
 
 
 class LanguageModel(Protocol):
-    """Reads log-probabilities for the slots of prompts."""
+    """Answers prompts about windows of candidates.
+
+    Both ways of asking take ``scope`` and ``seconds``. What a model keeps of a prompt (the prefix
+    cache) may only serve prompts of the same scope, a shopper's id; None means that a prompt speaks
+    of nobody. The id itself never leaves this process. ``seconds`` is the time left for an answer:
+    a model that knows that it cannot keep to it fails early.
+    """
 
     @property
     def spec(self) -> ModelSpec:
@@ -136,12 +143,37 @@ class LanguageModel(Protocol):
         """Give access to the model's tokenizer."""
         ...
 
-    async def read(self, prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
-        """Score every slot of every prompt, in their order, as one batch where possible.
+    async def read(
+        self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
+    ) -> tuple[SlotScores, ...]:
+        """Score every slot of every ``labels`` or ``verdict`` prompt, in their order.
 
         Raises:
-            ModelError: the model did not answer.
+            ModelError: the model did not answer, or not in time.
             OutputError: it answered with something else than scores.
+        """
+        ...
+
+    async def write(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        schema: Mapping[str, Any],
+        max_tokens: int,
+        scope: str | None = None,
+        seconds: float = math.inf,
+    ) -> tuple[str, ...]:
+        """Write an answer to every ``generate`` prompt, in their order, at temperature 0.
+
+        Args:
+            prompts: with the same slots each.
+            schema: JSON Schema of the answer, to which a model that can is held.
+            max_tokens: longest answer; it may end there in the middle of a word.
+            scope: see the class.
+            seconds: see the class.
+
+        Raises:
+            ModelError: the model did not answer, or not in time.
         """
         ...
 

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 Language = Literal["en", "zh"]
-Readout = Literal["labels", "verdict"]
+Readout = Literal["labels", "verdict", "generate"]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, strip_whitespace=True)]
 FrozenMapping = Annotated[
     Mapping[str, str],
@@ -333,7 +333,7 @@ class SlotScores(Value):
     label_mass: float | None = None
 
 
-Outcome = Literal["model", "fallback"]
+Outcome = Literal["model", "repaired", "fallback"]
 IssueCode = Literal[
     "model_error",
     "deadline",

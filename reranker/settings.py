@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -99,15 +99,53 @@ class ModelSettings(Section):
     )
 
 
+class ServerSettings(Section):
+    """vLLM servers that run the language model, in place of the one in this process."""
+
+    urls: tuple[str, ...] = Field(
+        (), description="base URLs of servers of the same model; none: the embedded model"
+    )
+    served_name: str | None = Field(
+        None, description="name of the model at the servers; none: the only one that they serve"
+    )
+    adapter: str | None = Field(None, description="LoRA adapter asked for, by its name there")
+    api_key: SecretStr | None = Field(None, description="sent as bearer token")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="seconds after which a call counts as failed, whatever the deadline"
+    )
+    connections: Annotated[int, Field(ge=1)] = Field(
+        64, description="most calls under way at one server"
+    )
+    failures: Annotated[int, Field(ge=1)] = Field(
+        3, description="failures in a row after which a server is left alone for a while"
+    )
+    recovery_s: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="seconds between looks whether a server that failed is back"
+    )
+
+
 class RankingSettings(Section):
     """How the model is asked and its answer is used."""
 
-    readout: Literal["labels", "verdict"] = Field("labels", description="how the answer is read")
+    readout: Literal["labels", "verdict", "generate"] = Field(
+        "labels", description="how the answer is read"
+    )
+    strategy: Literal["pivot", "sliding"] = Field(
+        "pivot", description="how candidates beyond one window are judged"
+    )
+    depth: Annotated[int, Field(ge=0)] = Field(
+        20,
+        description="recalled candidates that the model judges, the most promising first; 0: all. "
+        "A list given to rerank is always judged whole",
+    )
     window: Annotated[int, Field(ge=2)] = Field(
-        20, description="candidates that the model judges together; the others keep recall order"
+        20, description="most candidates in one prompt; fewer where the context has no room"
+    )
+    step: Annotated[int, Field(ge=1)] = Field(
+        10, description="candidates by which the sliding window moves"
     )
     shuffles: Annotated[int, Field(ge=1, le=32)] = Field(
-        2, description="orders in which each window is shown; their log-probabilities are averaged"
+        2, description="orders in which each window is shown; their scores are averaged"
     )
     seed: int = Field(0, description="of the shuffles")
     card_tokens: Annotated[int, Field(ge=8)] = Field(
@@ -115,6 +153,9 @@ class RankingSettings(Section):
     )
     min_label_mass: Annotated[float, Field(ge=0, le=1)] = Field(
         0.05, description="probability on all labels below which the answer is not believed"
+    )
+    reasons: Annotated[int, Field(ge=0, le=10)] = Field(
+        3, description="products that the generate readout gives a reason for"
     )
     language: Literal["auto", "en", "zh"] = Field(
         "auto", description="of prompts; auto follows the query"
@@ -148,6 +189,7 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = RetrievalSettings()
     profile: ProfileSettings = ProfileSettings()
     model: ModelSettings = ModelSettings()
+    server: ServerSettings = ServerSettings()
     ranking: RankingSettings = RankingSettings()
     fusion: FusionSettings = FusionSettings()
 
