@@ -22,7 +22,7 @@ def prerank(
     It is the fallback order: recall blended with the profile's interest, so that what the shopper
     buys again is among the few that the model judges.
     """
-    unjudged = Judgement(logprobs=(None,) * len(candidates), outcome="fallback")
+    unjudged = Judgement.nothing(len(candidates))
     evidence = _gather(candidates, unjudged, profile)
     return tuple(item.candidate for item, _ in _blend(evidence, weights, with_model=False))
 
@@ -31,6 +31,7 @@ class _Evidence(Value):
     candidate: Candidate
     llm_logprob: float | None
     llm_rank: int | None
+    llm_reason: str | None
     interest: float | None
     facts: tuple[str, ...]
 
@@ -50,8 +51,8 @@ def fuse(
         weights: of the blend.
     """
     evidence = _gather(candidates, judgement, profile)
-    seen = [item for item in evidence if item.llm_logprob is not None]
-    unseen = [item for item in evidence if item.llm_logprob is None]
+    seen = [item for item in evidence if item.llm_rank is not None]
+    unseen = [item for item in evidence if item.llm_rank is None]
     ranked = _blend(seen, weights, with_model=True, base=1.0 if unseen else 0.0)
     ranked += _blend(unseen, weights, with_model=False)
     return tuple(
@@ -63,21 +64,16 @@ def fuse(
 def _gather(
     candidates: Sequence[Candidate], judgement: Judgement, profile: UserProfile | None
 ) -> list[_Evidence]:
-    scores = list(zip(judgement.logprobs, candidates, strict=True))
-    best_first = sorted(
-        (index for index, (score, _) in enumerate(scores) if score is not None),
-        key=lambda index: (-(scores[index][0] or 0.0), candidates[index].recall_rank),
-    )
-    ranks = {index: rank for rank, index in enumerate(best_first, start=1)}
     interest = Interest(profile) if profile else None
     evidence = []
-    for index, (score, candidate) in enumerate(scores):
+    for index, candidate in enumerate(candidates):
         value, facts = interest.of(candidate.product) if interest else (None, ())
         evidence.append(
             _Evidence(
                 candidate=candidate,
-                llm_logprob=score,
-                llm_rank=ranks.get(index),
+                llm_logprob=judgement.logprobs[index],
+                llm_rank=judgement.places[index],
+                llm_reason=judgement.reasons[index],
                 interest=value,
                 facts=facts,
             )
@@ -117,7 +113,7 @@ def _borda(items: Sequence[_Evidence], rank: Callable[[_Evidence], int]) -> list
 
 def _placed_by(item: _Evidence, weights: FusionSettings) -> Literal["model", "recall", "interest"]:
     """Return the stage that weighs most in an item's place."""
-    if item.llm_logprob is None:
+    if item.llm_rank is None:
         return "interest" if item.interest and weights.fallback_interest > 1 else "recall"
     if weights.model and weights.model >= max(weights.recall, weights.interest):
         return "model"
@@ -148,6 +144,7 @@ def _ranked_item(
         lexical_rank=candidate.lexical_rank,
         from_history=candidate.from_history,
         llm_logprob=item.llm_logprob,
+        llm_reason=item.llm_reason,
         interest=item.interest,
         facts=item.facts,
         placed_by=placed_by,

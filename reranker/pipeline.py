@@ -109,7 +109,8 @@ class Reranker:
         """
         started = time.monotonic()
         found = await anyio.to_thread.run_sync(self._look_up, request)
-        return await self._rank(request, found, started)
+        depth = self._settings.ranking.depth or len(found.candidates)
+        return await self._rank(request, found, started, depth=depth)
 
     async def arerank(
         self, request: SearchRequest, candidates: Sequence[Candidate]
@@ -130,7 +131,7 @@ class Reranker:
                 raise DataError(f"the candidates hold product {product_id!r} {count} times")
         profile = await anyio.to_thread.run_sync(self._profile, request)
         found = _Found(profile, tuple(candidates), profile_ms=_since(started), recall_ms=0.0)
-        return await self._rank(request, found, started)
+        return await self._rank(request, found, started, depth=len(candidates))
 
     def _look_up(self, request: SearchRequest) -> "_Found":
         """Find the profile, then the candidates.
@@ -182,12 +183,17 @@ class Reranker:
             for rank, product in enumerate(products, start=len(kept) + 1)
         )
 
-    async def _rank(self, request: SearchRequest, found: "_Found", started: float) -> RerankResult:
+    async def _rank(
+        self, request: SearchRequest, found: "_Found", started: float, *, depth: int
+    ) -> RerankResult:
         limit = request.deadline_ms or self._settings.ranking.deadline_ms
         deadline = started + limit / 1000 if limit else math.inf
         ordered = prerank(found.candidates, found.profile, self._settings.fusion)
-        judged = await self._ranker.judge(request, found.profile, ordered, deadline=deadline)
+        judged = await self._ranker.judge(
+            request, found.profile, ordered[:depth], deadline=deadline
+        )
         blended = time.monotonic()
+        judged = judged.followed_by(len(ordered) - len(judged.places))
         items = fuse(ordered, judged, found.profile, self._settings.fusion)
         spec = self._ranker.model.spec
         behind = self._index.behind
@@ -201,6 +207,7 @@ class Reranker:
             label_mass=judged.label_mass,
             instability=judged.instability,
             windows=judged.windows,
+            rounds=judged.rounds,
             template=judged.template,
             model=spec.name,
             adapter=spec.adapter,

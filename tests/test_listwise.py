@@ -1,6 +1,7 @@
 """The model's answers are scripted here: the subject is what becomes of good and bad ones."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 from reranker.errors import ConfigError, ModelTimeout, ModelUnavailable, OutputError
 from reranker.fusion import fuse
-from reranker.listwise import Judgement, ListwiseRanker, instability, shuffled_orders
+from reranker.listwise import Judgement, ListwiseRanker
 from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import ModelSpec
 from reranker.schema import Product, Prompt, SearchRequest, SlotScores
 from reranker.settings import FusionSettings, RankingSettings
+from reranker.windows import instability, shuffled_orders
 from shop import candidates
 
 Answer = Callable[[Sequence[Prompt]], tuple[SlotScores, ...]]
@@ -36,9 +38,14 @@ class ScriptedModel:
         self.prompts: list[Prompt] = []
         self._answer = answer
 
-    async def read(self, prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+    async def read(
+        self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
+    ) -> tuple[SlotScores, ...]:
         self.prompts += prompts
         return self._answer(prompts)
+
+    async def write(self, prompts: Sequence[Prompt], **_how: object) -> tuple[str, ...]:
+        raise AssertionError("nobody asked for a written answer")
 
     async def aclose(self) -> None: ...
 
@@ -49,6 +56,25 @@ def prefer_last_product(prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
         SlotScores(logprobs=tuple(float(candidate) for candidate in prompt.order), label_mass=0.9)
         for prompt in prompts
     )
+
+
+def prefer_last_product_by_title(prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+    """Score by what the card says, as a model would, with an offset of the window's own."""
+    answers = []
+    for prompt in prompts:
+        numbers = [float(title.split()[1]) for title in titles(prompt)]
+        offset = float(min(numbers))
+        logprobs = tuple(number - offset for number in numbers)
+        answers.append(SlotScores(logprobs=logprobs, label_mass=0.9))
+    return tuple(answers)
+
+
+def titles(prompt: Prompt) -> list[str]:
+    return re.findall(r"thing \d+", str(prompt.messages[1].content).split("<products>")[1])
+
+
+def shown(model: ScriptedModel) -> set[str]:
+    return {title for prompt in model.prompts for title in titles(prompt)}
 
 
 def judge(model: ScriptedModel, size: int = 6, deadline: float = math.inf, **settings: object):
@@ -69,12 +95,66 @@ def test_scores_return_to_their_candidates_whatever_the_order(tokenizer: HFToken
     assert len({prompt.order for prompt in model.prompts}) == 5
 
 
-def test_only_the_window_is_shown(tokenizer: HFTokenizer) -> None:
-    model = ScriptedModel(tokenizer, prefer_last_product)
-    judged = judge(model, size=9, window=4)
-    assert judged.logprobs[:4] == (0.0, 1.0, 2.0, 3.0)
-    assert judged.logprobs[4:] == (None,) * 5
-    assert all(len(prompt.order) == 4 for prompt in model.prompts)
+@pytest.mark.parametrize("size", [2, 15, 25, 35, 52, 53, 95, 100, 500])
+@pytest.mark.parametrize("strategy", ["pivot", "sliding"])
+def test_every_candidate_reaches_the_model_and_the_best_come_first(
+    tokenizer: HFTokenizer, size: int, strategy: str
+) -> None:
+    """The best stand last in recall: the hardest case for a window that moves."""
+    model = ScriptedModel(tokenizer, prefer_last_product_by_title)
+    judged = judge(model, size=size, strategy=strategy)
+    assert shown(model) == {f"thing {number}" for number in range(size)}
+    assert sorted(judged.places) == list(range(1, size + 1))
+    assert judged.outcome == "model"
+    best = sorted(range(size), key=lambda candidate: judged.places[candidate])[:10]
+    assert best == list(range(size))[::-1][:10]
+
+
+def test_the_window_shrinks_to_the_context(tokenizer: HFTokenizer) -> None:
+    class Narrow(ScriptedModel):
+        spec = ScriptedModel.spec.model_copy(update={"context_length": 1024})
+
+    model = Narrow(tokenizer, prefer_last_product_by_title)
+    judged = judge(model, size=30)
+    assert None not in judged.places
+    assert max(len(prompt.order) for prompt in model.prompts) == 8
+
+
+def test_lost_windows_are_counted_and_cost_no_candidate(tokenizer: HFTokenizer) -> None:
+    def every_third_fails(prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+        if len(model.prompts) // 2 % 3 == 2:
+            raise ModelUnavailable("gone for a moment")
+        return prefer_last_product_by_title(prompts)
+
+    model = ScriptedModel(tokenizer, every_third_fails)
+    judged = judge(model, size=60)
+    assert judged.outcome == "model"
+    assert {issue.code for issue in judged.issues} == {"model_error", "window_lost"}
+    placed = [place for place in judged.places if place is not None]
+    assert 20 <= len(placed) < 60
+    assert sorted(placed) == list(range(1, len(placed) + 1))
+
+
+def test_a_model_that_is_down_is_not_asked_window_after_window(tokenizer: HFTokenizer) -> None:
+    model = ScriptedModel(tokenizer, fails(ModelUnavailable("the server is gone")))
+    judged = judge(model, size=500)
+    assert judged.outcome == "fallback"
+    assert len(model.prompts) == 2
+
+
+def test_what_was_judged_before_the_deadline_keeps_its_place(tokenizer: HFTokenizer) -> None:
+    class SlowAfterTheFirst(ScriptedModel):
+        async def read(self, prompts: Sequence[Prompt], **_how: object) -> tuple[SlotScores, ...]:
+            if self.prompts:
+                await anyio.sleep(30)
+            return await super().read(prompts)
+
+    model = SlowAfterTheFirst(tokenizer, prefer_last_product_by_title)
+    judged = judge(model, size=50, deadline=time.monotonic() + 2)
+    assert judged.deadline_hit
+    assert judged.outcome == "model"
+    assert judged.places == (*range(20, 0, -1), *[None] * 30)
+    assert [issue.code for issue in judged.issues] == ["deadline"]
 
 
 @pytest.mark.parametrize("size", [0, 1])
@@ -145,7 +225,7 @@ def test_an_error_that_is_not_the_model_s_reaches_the_caller(tokenizer: HFTokeni
 
 def test_a_deadline_ends_the_wait(tokenizer: HFTokenizer) -> None:
     class Slow(ScriptedModel):
-        async def read(self, prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+        async def read(self, prompts: Sequence[Prompt], **_how: object) -> tuple[SlotScores, ...]:
             await anyio.sleep(30)
             return ()
 
@@ -187,7 +267,17 @@ def test_every_candidate_comes_back_exactly_once(
     items = candidates(
         tuple(Product(product_id=str(n), title="thing") for n in range(len(logprobs)))
     )
-    judged = Judgement(logprobs=tuple(logprobs), outcome="model")
+    judged_at = sorted(
+        (index for index, score in enumerate(logprobs) if score is not None),
+        key=lambda index: -(logprobs[index] or 0.0),
+    )
+    places = {candidate: place for place, candidate in enumerate(judged_at, start=1)}
+    judged = Judgement(
+        places=tuple(places.get(index) for index in range(len(logprobs))),
+        logprobs=tuple(logprobs),
+        reasons=(None,) * len(logprobs),
+        outcome="model",
+    )
     weights = FusionSettings(model=model, recall=recall, interest=interest)
     ranked = fuse(items, judged, None, weights)
     assert [item.rank for item in ranked] == list(range(1, len(items) + 1))

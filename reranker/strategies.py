@@ -1,0 +1,201 @@
+"""How a list that is longer than one window is ranked by comparing windows.
+
+A strategy decides which windows the model judges, in which rounds, and puts their answers together.
+It knows candidates by their index only, and asks through a `Compare`: the windows of one round are
+judged at the same time. It yields the order after each round in which it has one to show: whoever
+runs out of time keeps the last.
+
+Every candidate is shown to the model, whatever the length of the list. A window that was lost (its
+answer is None) costs its candidates that window's evidence and nothing else: those that no window
+judged are left out of the order. A round that was lost whole ends the ranking.
+"""
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+Window = tuple[int, ...]
+Scores = tuple[float, ...]
+Compare = Callable[[Sequence[Window]], Awaitable[Sequence[Scores | None]]]
+"""Judge windows of candidates: one score a candidate of each, higher is better, comparable within
+one window only; None for a window that was lost."""
+
+Strategy = Literal["pivot", "sliding"]
+
+
+async def rank(
+    size: int, compare: Compare, *, strategy: Strategy, window: int, step: int, top_k: int
+) -> AsyncIterator[Window]:
+    """Yield better and better orders of candidates 0 to size - 1, which come most promising first.
+
+    Args:
+        size: number of candidates; up to ``window`` they are one window, whatever the strategy.
+        compare: judges windows.
+        strategy: for more than one window.
+        window: most candidates in one window, at least 2.
+        step: places by which the sliding window moves; less than ``window``.
+        top_k: places whose order matters; the rest may be in rough order.
+    """
+    ranking = (
+        _sliding(size, compare, window, step)
+        if strategy == "sliding" and size > window
+        else _pivot(size, compare, window, top_k)
+    )
+    async for order in ranking:
+        yield order
+
+
+async def _sliding(size: int, compare: Compare, window: int, step: int) -> AsyncIterator[Window]:
+    """Slide a window from the back to the front (RankGPT: Sun et al. 2023, arXiv 2304.09542).
+
+    Windows end at ``size``, ``size - step`` and so on, and the last starts at the very front, so
+    that each candidate is shown and neighbours always overlap. Half-way the best are still on
+    their way to the front: there is no order to show before the end.
+    """
+    order = list(range(size))
+    end = size
+    while True:
+        start = max(end - window, 0)
+        shown = tuple(order[start:end])
+        (scores,) = await compare([shown])
+        if scores is None:
+            return
+        order[start:end] = _best_first(shown, scores)[0]
+        if start == 0:
+            break
+        end = max(end - step, window)
+    yield tuple(order)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A run of places in the final order whose candidates are known.
+
+    Attributes:
+        members: most promising first.
+        settled: whether their order is final.
+        ranked: how many of the first have been ranked in one window, to find a pivot among them.
+        scores: of these, in that window.
+    """
+
+    members: Window
+    settled: bool = False
+    ranked: int = 0
+    scores: Scores = ()
+
+
+async def _pivot(size: int, compare: Compare, window: int, top_k: int) -> AsyncIterator[Window]:
+    """Partition by a pivot (top-down partitioning: Parry et al. 2024, arXiv 2405.14589).
+
+    The first window is ranked and gives a pivot. All other candidates are compared with it at the
+    same time, each window together with the pivot, and what beats it goes before it. So on with
+    each part that reaches into the first ``top_k`` places, until it fits one window. Scores less
+    the pivot's are comparable between windows: they order what is not looked at again.
+    """
+    segments = [_Segment(tuple(range(size)), settled=size < 2)]
+    judged: set[int] = set()
+    while True:
+        plans = _plans(segments, window, top_k)
+        if not any(plan.windows for plan in plans):
+            return
+        found = await compare([shown for plan in plans for shown in plan.windows])
+        if all(scores is None for scores in found):
+            return
+        answers = iter(found)
+        segments = []
+        for plan in plans:
+            taken = [next(answers) for _ in plan.windows]
+            for shown, scores in zip(plan.windows, taken, strict=True):
+                judged.update(shown if scores is not None else ())
+            segments += plan.refined(taken)
+        yield tuple(c for segment in segments for c in segment.members if c in judged)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is asked about one segment in a round; no windows: nothing, it stays as it is.
+
+    Attributes:
+        pivot: index among the segment's members of what the others are compared with; None where
+            the window's own order is wanted.
+    """
+
+    segment: _Segment
+    windows: tuple[Window, ...] = ()
+    pivot: int | None = None
+
+    def refined(self, answers: Sequence[Scores | None]) -> list[_Segment]:
+        """Return the segments that take this one's place."""
+        if not self.windows:
+            return [self.segment]
+        if self.pivot is None:
+            return self._ranked(answers[0])
+        return self._parted(self.pivot, answers)
+
+    def _ranked(self, scores: Scores | None) -> list[_Segment]:
+        (shown,) = self.windows
+        rest = self.segment.members[len(shown) :]
+        if scores is None:  # lost: these keep the order that they have
+            return [_Segment(shown, settled=True), *_segment(rest)]
+        order, scores = _best_first(shown, scores)
+        if not rest:
+            return [_Segment(order, settled=True)]
+        return [_Segment(order + rest, ranked=len(order), scores=scores)]
+
+    def _parted(self, pivot: int, answers: Sequence[Scores | None]) -> list[_Segment]:
+        segment = self.segment
+        bar = segment.scores[pivot]
+        lead = {m: score - bar for m, score in zip(segment.members, segment.scores, strict=False)}
+        for shown, scores in zip(self.windows, answers, strict=True):
+            if scores is not None:
+                lead.update({m: score - scores[0] for m, score in zip(shown, scores, strict=True)})
+        middle = segment.members[pivot]
+        ahead = [m for m in segment.members[: segment.ranked] if m != middle]
+        above, below = ahead[:pivot], ahead[pivot:]
+        newcomers = [m for m in segment.members[segment.ranked :] if lead.get(m, 0.0) > 0]
+        below += [m for m in segment.members[segment.ranked :] if lead.get(m, 0.0) <= 0]
+        # A member of a lost window has no lead: it goes behind all that have one.
+        first = sorted(above + newcomers, key=lambda m: -lead[m])
+        last = sorted(below, key=lambda m: -lead.get(m, -math.inf))
+        return [
+            *_segment(first, settled=not newcomers),
+            _Segment((middle,), settled=True),
+            *_segment(last),
+        ]
+
+
+def _plans(segments: Sequence[_Segment], window: int, top_k: int) -> list[_Plan]:
+    plans = []
+    place = 0
+    for segment in segments:
+        wanted = top_k - place
+        place += len(segment.members)
+        if segment.settled or wanted <= 0:
+            plans.append(_Plan(segment))
+        elif not segment.ranked:
+            plans.append(_Plan(segment, windows=(segment.members[:window],)))
+        else:
+            pivot = min(wanted, window // 2)
+            chunks = _chunks(segment.members[segment.ranked :], window - 1)
+            windows = tuple((segment.members[pivot], *chunk) for chunk in chunks)
+            plans.append(_Plan(segment, windows=windows, pivot=pivot))
+    return plans
+
+
+def _segment(members: Sequence[int], *, settled: bool = False) -> list[_Segment]:
+    return [_Segment(tuple(members), settled=settled or len(members) < 2)] if members else []
+
+
+def _chunks(members: Window, most: int) -> list[Window]:
+    """Split into as few runs as the limit allows, of nearly equal length."""
+    count = math.ceil(len(members) / most)
+    edges = [len(members) * number // count for number in range(count + 1)]
+    return [members[start:end] for start, end in pairwise(edges)]
+
+
+def _best_first(shown: Window, scores: Scores) -> tuple[Window, Scores]:
+    """Return candidates and scores, best first; of equal scores the one shown first."""
+    pairs = sorted(zip(scores, shown, strict=True), key=lambda pair: -pair[0])
+    return tuple(candidate for _, candidate in pairs), tuple(score for score, _ in pairs)

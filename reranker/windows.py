@@ -1,0 +1,339 @@
+"""Ask the language model about windows of candidates, and average what it says over shuffles.
+
+The same window is shown in several seeded orders, sent together, and the scores are averaged per
+product, which takes out most of the position bias (permutation self-consistency, Tang et al. 2023,
+arXiv 2310.07712). Every second order is the reverse of the one before, so that a bias that runs
+evenly along the list cancels exactly.
+"""
+
+import random
+import time
+from collections.abc import Sequence
+
+import anyio
+import anyio.to_thread
+
+from reranker.errors import ModelError, OutputError
+from reranker.ports import LanguageModel
+from reranker.prompting import PromptBudget, PromptDraft, build_prompt, draft_prompt
+from reranker.schema import (
+    Candidate,
+    Issue,
+    IssueCode,
+    Language,
+    Prompt,
+    SearchRequest,
+    SlotScores,
+    TemplateRef,
+    UserProfile,
+    Value,
+)
+from reranker.settings import RankingSettings
+
+
+class WindowAnswer(Value):
+    """What the model said about one window.
+
+    Attributes:
+        scores: one a candidate in the window's order, higher is better; None for a lost window.
+        logprobs: whether the scores are log-probabilities; else they come from written places.
+        reasons: one a candidate, None where the model gave none that stands.
+        repaired: whether a written ranking had gaps or slips.
+        prompts: number of prompts answered.
+        instability: mean absolute change of rank between the shuffles; None for one shuffle.
+    """
+
+    scores: tuple[float, ...] | None
+    logprobs: bool = True
+    reasons: tuple[str | None, ...] = ()
+    repaired: bool = False
+    issues: tuple[Issue, ...] = ()
+    label_mass: float | None = None
+    instability: float | None = None
+    prompts: int = 0
+    template: TemplateRef | None = None
+    personalised: bool = False
+
+
+class Stopwatch:
+    """Adds up where the time of one ranking goes, over all of its rounds, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.prompt_ms = 0.0
+        self.model_ms = 0.0
+        self.rounds = 0
+        self._lap = time.monotonic()
+
+    def start(self) -> None:
+        """Begin a round."""
+        self._lap = time.monotonic()
+
+    def prompts_made(self) -> None:
+        """End the making of a round's prompts."""
+        self.prompt_ms += self._since()
+        self.rounds += 1
+
+    def answered(self) -> None:
+        """End the wait for the model's answers, or give it up."""
+        self.model_ms += self._since()
+
+    def _since(self) -> float:
+        now = time.monotonic()
+        lap, self._lap = now - self._lap, now
+        return lap * 1000
+
+
+class WindowJudge:
+    """Asks one language model about the windows of one request."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        settings: RankingSettings,
+        budget: PromptBudget,
+        *,
+        request: SearchRequest,
+        language: Language,
+        profile: UserProfile | None,
+        candidates: Sequence[Candidate],
+        deadline: float,
+    ) -> None:
+        """Take what all windows of a request share; `deadline` is a moment of `time.monotonic`."""
+        self._model = model
+        self._settings = settings
+        self._budget = budget
+        self._request = request
+        self._language = language
+        self._profile = profile
+        self._candidates = candidates
+        self._deadline = deadline
+        self.stopwatch = Stopwatch()
+
+    async def answers(self, windows: Sequence[tuple[int, ...]]) -> list[WindowAnswer]:
+        """Judge windows at the same time; one that fails is lost, with the reason as its issue.
+
+        Args:
+            windows: each the indices of its candidates.
+        """
+        self.stopwatch.start()
+        # In a thread: cleaning and counting text would hold up other requests.
+        questions = await anyio.to_thread.run_sync(self._questions, windows, abandon_on_cancel=True)
+        self.stopwatch.prompts_made()
+        found: list[WindowAnswer | None] = [None] * len(questions)
+
+        async def answer(place: int) -> None:
+            found[place] = await self._answer(questions[place])
+
+        try:
+            if len(questions) == 1:
+                await answer(0)
+            else:
+                async with anyio.create_task_group() as group:
+                    for place in range(len(questions)):
+                        group.start_soon(answer, place)
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
+        finally:
+            self.stopwatch.answered()
+        return [given for given in found if given is not None]
+
+    def _questions(self, windows: Sequence[tuple[int, ...]]) -> list["_Question | WindowAnswer"]:
+        return [self._question(window) for window in windows]
+
+    def _question(self, window: tuple[int, ...]) -> "_Question | WindowAnswer":
+        shown = [self._candidates[index] for index in window]
+        try:
+            draft = draft_prompt(
+                self._request,
+                self._profile.summary if self._profile else None,
+                shown,
+                language=self._language,
+                readout=self._settings.readout,
+                spec=self._model.spec,
+                tokenizer=self._model.tokenizer,
+                budget=self._budget,
+            )
+        except ModelError as error:
+            return _lost("model_error", str(error))
+        key = [candidate.product.product_id for candidate in shown]
+        seed = f"{self._settings.seed}\n{self._request.query}\n{key}"
+        orders = shuffled_orders(len(window), self._settings.shuffles, seed)
+        return _Question(draft=draft, prompts=tuple(build_prompt(draft, o) for o in orders))
+
+    async def _answer(self, question: "_Question | WindowAnswer") -> WindowAnswer:
+        if isinstance(question, WindowAnswer):
+            return question
+        prompts = question.prompts
+        scope = self._request.user_id if question.draft.profile else None
+        seconds = self._deadline - time.monotonic()
+        try:
+            if self._settings.readout != "generate":
+                scores = await self._model.read(prompts, scope=scope, seconds=seconds)
+                answer = self._from_scores(prompts, scores)
+            else:
+                from reranker.parsing import answer_schema, answer_tokens
+                labels, reasons = question.draft.labels, self._settings.reasons
+                texts = await self._model.write(
+                    prompts,
+                    schema=answer_schema(labels, reasons),
+                    max_tokens=answer_tokens(len(labels), reasons),
+                    scope=scope,
+                    seconds=seconds,
+                )
+                answer = _from_texts(question, texts)
+        except ModelError as error:
+            return _lost("model_error", str(error))
+        except OutputError as error:
+            return _lost("bad_output", str(error))
+        return answer.model_copy(
+            update={
+                "issues": _cuts(question.draft) + answer.issues,
+                "personalised": bool(question.draft.profile),
+                "prompts": len(prompts),
+                "template": prompts[0].template,
+            }
+        )
+
+    def _from_scores(
+        self, prompts: Sequence[Prompt], answers: Sequence[SlotScores]
+    ) -> WindowAnswer:
+        _check_count(prompts, answers)
+        by_shuffle = [slots_to_candidates(*pair) for pair in zip(prompts, answers, strict=True)]
+        masses = [answer.label_mass for answer in answers if answer.label_mass is not None]
+        mass = sum(masses) / len(masses) if masses else None
+        if mass is not None and mass < self._settings.min_label_mass:
+            detail = (
+                f"the model put {mass:.3f} of its probability on the labels, below "
+                f"ranking.min_label_mass = {self._settings.min_label_mass}"
+            )
+            return _lost("low_label_mass", detail).model_copy(update={"label_mass": mass})
+        return WindowAnswer(
+            scores=_means(by_shuffle), label_mass=mass, instability=instability(by_shuffle)
+        )
+
+
+class _Question(Value):
+    draft: PromptDraft
+    prompts: tuple[Prompt, ...]
+
+
+def _from_texts(question: _Question, texts: Sequence[str]) -> WindowAnswer:
+    """Read written rankings: a candidate's score is its mean place, negated."""
+    from reranker.parsing import parse_ranking
+    prompts = question.prompts
+    _check_count(prompts, texts)
+    written = [parse_ranking(text, question.draft.labels) for text in texts]
+    by_shuffle = []
+    issues: tuple[Issue, ...] = ()
+    for prompt, ranking in zip(prompts, written, strict=True):
+        scores = [0.0] * len(prompt.order)
+        for place, slot in enumerate(ranking.order):
+            scores[prompt.order[slot]] = -float(place)
+        by_shuffle.append(scores)
+        issues += tuple(
+            Issue(code="repaired", detail=f"{repair.code}: {repair.detail}")
+            for repair in ranking.repairs
+        )
+    reasons, dropped = _reasons(question, written)
+    return WindowAnswer(
+        scores=_means(by_shuffle),
+        logprobs=False,
+        reasons=reasons,
+        repaired=bool(issues),
+        issues=issues + dropped,
+        instability=instability(by_shuffle),
+    )
+
+
+def _reasons(
+    question: _Question, written: Sequence["WrittenRanking"]
+) -> tuple[tuple[str | None, ...], tuple[Issue, ...]]:
+    """Return the first reason that stands of each candidate, and what was wrong with the others."""
+    from reranker.parsing import supported_reasons
+    draft = question.draft
+    kept: list[str | None] = [None] * len(draft.cards)
+    issues: list[Issue] = []
+    for prompt, ranking in zip(question.prompts, written, strict=True):
+        cards = [draft.cards[index] for index in prompt.order]
+        standing, dropped = supported_reasons(ranking, profile=draft.profile, cards=cards)
+        issues += [Issue(code="reason_dropped", detail=cause) for cause in dropped]
+        for reason in standing:
+            candidate = prompt.order[reason.slot]
+            kept[candidate] = kept[candidate] or reason.text
+    return tuple(kept), tuple(issues)
+
+
+def shuffled_orders(size: int, count: int, seed: str) -> list[tuple[int, ...]]:
+    """Return the orders in which a window is shown, the same for the same seed.
+
+    A single order is the one given, as it is. Of several, each odd one is a random permutation and
+    each even one the reverse of its predecessor.
+    """
+    if count == 1:
+        return [tuple(range(size))]
+    generator = random.Random(seed)
+    orders: list[tuple[int, ...]] = []
+    while len(orders) < count:
+        order = tuple(generator.sample(range(size), size))
+        orders += [order, order[::-1]]
+    return orders[:count]
+
+
+def slots_to_candidates(prompt: Prompt, answer: SlotScores) -> list[float]:
+    """Return the log-probabilities in candidate order.
+
+    Raises:
+        OutputError: the model scored another number of slots than the prompt has.
+    """
+    size = len(prompt.order)
+    if len(answer.logprobs) != size:
+        raise OutputError(f"the model scored {len(answer.logprobs)} of {size} candidates")
+    scores = [0.0] * size
+    for slot, candidate in enumerate(prompt.order):
+        scores[candidate] = answer.logprobs[slot]
+    return scores
+
+
+def instability(by_shuffle: Sequence[Sequence[float]]) -> float | None:
+    """Return the mean absolute difference of a candidate's rank between pairs of shuffles.
+
+    0 means that the shown order does not matter; a random order gives about a third of the
+    candidates' number.
+    """
+    if len(by_shuffle) < 2:
+        return None
+    ranks = []
+    for scores in by_shuffle:
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+        ranks.append({candidate: rank for rank, candidate in enumerate(order)})
+    changes = [
+        abs(first[candidate] - second[candidate])
+        for position, first in enumerate(ranks)
+        for second in ranks[position + 1 :]
+        for candidate in first
+    ]
+    return sum(changes) / len(changes)
+
+
+def _means(by_shuffle: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(sum(scores) / len(scores) for scores in zip(*by_shuffle, strict=True))
+
+
+def _check_count(prompts: Sequence[Prompt], answers: Sequence[object]) -> None:
+    if len(answers) != len(prompts):
+        raise OutputError(f"the model answered {len(answers)} of {len(prompts)} prompts")
+
+
+def _lost(code: IssueCode, detail: str) -> WindowAnswer:
+    return WindowAnswer(scores=None, issues=(Issue(code=code, detail=detail),))
+
+
+def _cuts(draft: PromptDraft) -> tuple[Issue, ...]:
+    issues: tuple[Issue, ...] = ()
+    if draft.shortened:
+        detail = f"{draft.shortened} of {len(draft.cards)} product cards were cut to the context"
+        issues += (Issue(code="cards_shortened", detail=detail),)
+    if draft.profile_shortened:
+        detail = "the profile was cut to profile.max_tokens or to the room beside the cards"
+        issues += (Issue(code="profile_shortened", detail=detail),)
+    return issues

@@ -1,0 +1,128 @@
+"""Windows are compared by a function here: the subject is which are asked for, and the order made."""
+
+import random
+from collections.abc import Sequence
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reranker.strategies import Strategy, rank
+
+Answer = tuple[float, ...] | None
+
+
+class Shop:
+    """Compares by a known order of the candidates; loses the windows whose numbers are given."""
+
+    def __init__(self, best_first: Sequence[int], lost: frozenset[int] = frozenset()) -> None:
+        self.worth = {candidate: -float(place) for place, candidate in enumerate(best_first)}
+        self.lost = lost
+        self.windows: list[tuple[int, ...]] = []
+        self.rounds = 0
+
+    async def compare(self, windows: Sequence[tuple[int, ...]]) -> list[Answer]:
+        self.rounds += 1
+        answers: list[Answer] = []
+        for window in windows:
+            lost = len(self.windows) in self.lost
+            self.windows.append(window)
+            # An offset of the window's own: its scores mean nothing beside another's.
+            offset = random.Random(str(window)).uniform(-50, 50)
+            answers.append(None if lost else tuple(self.worth[c] + offset for c in window))
+        return answers
+
+
+def ranked(
+    shop: Shop, strategy: Strategy, *, window: int = 20, step: int = 10, top_k: int = 10
+) -> list[tuple[int, ...]]:
+    async def run() -> list[tuple[int, ...]]:
+        orders = rank(
+            len(shop.worth), shop.compare, strategy=strategy, window=window, step=step, top_k=top_k
+        )
+        return [order async for order in orders]
+
+    return anyio.run(run)
+
+
+@given(
+    size=st.integers(0, 120),
+    window=st.integers(2, 30),
+    top_k=st.integers(1, 130),
+    seed=st.integers(0, 9),
+)
+def test_pivot_puts_the_first_k_in_their_true_order(
+    size: int, window: int, top_k: int, seed: int
+) -> None:
+    truth = random.Random(seed).sample(range(size), size)
+    shop = Shop(truth)
+    orders = ranked(shop, "pivot", window=window, top_k=top_k)
+    if size < 2:
+        assert shop.windows == []
+        return
+    assert list(orders[-1][:top_k]) == truth[:top_k]
+    assert sorted(orders[-1]) == list(range(size))
+    assert {candidate for shown in shop.windows for candidate in shown} == set(range(size))
+    assert all(2 <= len(shown) == len(set(shown)) <= window for shown in shop.windows)
+
+
+@given(size=st.integers(0, 120), window=st.integers(2, 30), data=st.data())
+def test_sliding_shows_every_candidate_and_brings_the_best_to_the_front(
+    size: int, window: int, data: st.DataObject
+) -> None:
+    step = data.draw(st.integers(1, window - 1))
+    truth = random.Random(size).sample(range(size), size)
+    shop = Shop(truth)
+    orders = ranked(shop, "sliding", window=window, step=step)
+    if size < 2:
+        assert shop.windows == []
+        return
+    assert sorted(orders[-1]) == list(range(size))
+    assert {candidate for shown in shop.windows for candidate in shown} == set(range(size))
+    carried = window - step if size > window else size
+    assert list(orders[-1][:carried]) == truth[:carried]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "size", "windows", "rounds"),
+    [
+        ("pivot", 20, 1, 1),
+        ("pivot", 100, 6, 2),
+        ("pivot", 500, 27, 2),
+        ("sliding", 20, 1, 1),
+        ("sliding", 100, 9, 9),
+        ("sliding", 500, 49, 49),
+    ],
+)
+def test_calls_and_depth_where_recall_is_right(
+    strategy: Strategy, size: int, windows: int, rounds: int
+) -> None:
+    shop = Shop(range(size))
+    ranked(shop, strategy)
+    assert (len(shop.windows), shop.rounds) == (windows, rounds)
+
+
+@given(st.integers(21, 150), st.sets(st.integers(0, 12)))
+def test_a_lost_window_never_repeats_nor_invents_a_candidate(size: int, lost: set[int]) -> None:
+    shop = Shop(random.Random(size).sample(range(size), size), frozenset(lost))
+    orders = ranked(shop, "pivot")
+    heard = {c for number, w in enumerate(shop.windows) if number not in lost for c in w}
+    assert bool(orders) == (0 not in lost)
+    for order in orders:
+        assert len(order) == len(set(order))
+    if orders and not lost.intersection(range(len(shop.windows))):
+        assert set(orders[-1]) == set(range(size))
+    if orders:
+        assert set(orders[-1]) <= heard
+
+
+def test_of_equal_scores_the_more_promising_comes_first() -> None:
+    async def all_the_same(windows: Sequence[tuple[int, ...]]) -> list[Answer]:
+        return [(0.0,) * len(window) for window in windows]
+
+    async def run() -> tuple[int, ...]:
+        orders = rank(45, all_the_same, strategy="pivot", window=20, step=10, top_k=10)
+        return [order async for order in orders][-1]
+
+    assert anyio.run(run) == tuple(range(45))
