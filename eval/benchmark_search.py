@@ -1,7 +1,7 @@
 """What a search costs beside the language model, at the size of a large shop."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,19 +10,19 @@ from pydantic import Field
 
 from eval.benchmark_profiles import product_name, user_name
 from eval.benchmark_recall import Latency, spread
-from reranker.listwise import ListwiseRanker
 from reranker.pipeline import Reranker
-from reranker.ports import LanguageModel, Progress, no_progress
+from reranker.ports import Progress, no_progress
 from reranker.schema import Product, SearchRequest, Value
-from reranker.settings import Settings
+from reranker.settings import RetrievalSettings
 from retrieval.behaviour import BehaviourStore
 from retrieval.embedder import Embedder
 from retrieval.embedding_cache import EmbeddingCache
-from retrieval.hybrid import HybridIndex, build_index
+from retrieval.hybrid import build_index
 from retrieval.index_store import IndexStore
 from retrieval.product_table import ProductTable
-from retrieval.profiles import DuckDBProfileStore
-from retrieval.recommend import ProfileRecommender
+
+OpenShop = Callable[[Path], Reranker]
+"""Opens the shop of a store folder, whose catalogue is ``catalogue/products.arrow``, for search."""
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
 _WARM_UP = 10
@@ -35,7 +35,7 @@ class SearchOverhead(Value):
     Attributes:
         overhead: everything but the language model, embedding the query included.
         embed_query: of that, embedding a query that was not seen before.
-        recall: of that, recall as a whole; it runs beside the profile.
+        recall: of that, recall as a whole.
         profile: of that, the shopper's profile.
         prompt: of that, making the prompts.
         blend: of that, the final order.
@@ -61,8 +61,8 @@ def search_overhead(
     queries: Sequence[str],
     *,
     embedder: Embedder,
-    model: LanguageModel,
-    settings: Settings,
+    open_shop: OpenShop,
+    settings: RetrievalSettings,
     products: int = 1_000_000,
     shoppers: int = 100_000,
     progress: Progress = no_progress,
@@ -78,17 +78,19 @@ def search_overhead(
         real: products of a real catalogue.
         queries: each is searched once, by a shopper drawn evenly.
         embedder: of queries and products.
-        model: is asked for real: what it does to caches and cores belongs to the measurement.
-        settings: of recall, profile and ranking.
+        open_shop: opens the store with that embedder, and with a language model that is asked for
+            real: what it does to caches and cores belongs to the measurement.
+        settings: of the index.
         products: number of products.
         shoppers: number of shoppers in the behaviour store.
         progress: told what is being done.
     """
     table = _catalogue(store, real, products, progress)
     _fill_cache(store, table, real, embedder, progress)
-    build_index(store, table, embedder, settings.retrieval, progress=progress)
+    build_index(store, table, embedder, settings, progress=progress)
     with BehaviourStore(store, read_only=True) as behaviour:
-        shelf = _assemble(store, table, behaviour, embedder, model, settings)
+        events = behaviour.count()
+    with open_shop(store) as shelf:
         users = np.random.default_rng(1).integers(0, shoppers, len(queries))
         rows = []
         for place, (query, user) in enumerate(zip(queries, users.tolist(), strict=True)):
@@ -99,7 +101,6 @@ def search_overhead(
             wall = (time.perf_counter() - started) * 1000
             rows.append((wall, result.timings))
         progress("searching", len(queries), len(queries))
-        events = behaviour.count()
     measured = rows[_WARM_UP:]
     return SearchOverhead(
         products=len(table),
@@ -116,30 +117,11 @@ def search_overhead(
     )
 
 
-def _assemble(
-    store: Path,
-    table: ProductTable,
-    behaviour: BehaviourStore,
-    embedder: Embedder,
-    model: LanguageModel,
-    settings: Settings,
-) -> Reranker:
-    index = HybridIndex.open(store, table, embedder, settings.retrieval)
-    profiles = DuckDBProfileStore(behaviour, table, settings.profile, model.tokenizer)
-    return Reranker(
-        index=index,
-        recommender=ProfileRecommender(index, profiles, rrf_k=settings.retrieval.rrf_k),
-        profiles=profiles,
-        ranker=ListwiseRanker(model, settings.ranking, profile_tokens=settings.profile.max_tokens),
-        settings=settings,
-    )
-
-
 def _catalogue(
     store: Path, real: Sequence[Product], count: int, progress: Progress
 ) -> ProductTable:
-    file = store / "catalogue" / f"products-{count}.arrow"
-    if not file.exists():
+    file = store / "catalogue" / "products.arrow"
+    if not file.exists() or len(ProductTable.open(file)) != count:
         table, *_ = ProductTable.empty().upsert(_variants(real, count, progress))
         table.save(file)
     return ProductTable.open(file)

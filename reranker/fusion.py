@@ -5,119 +5,136 @@ first 1, last 0), interest as it is. The final score is their weighted mean. Pro
 did not see follow those that it saw, in the fallback blend of recall and interest.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from reranker.interest import Interest
 from reranker.listwise import Judgement
-from reranker.schema import Candidate, RankedItem, UserProfile, Value
+from reranker.schema import Candidate, RankedItem, UserProfile
 from reranker.settings import FusionSettings
 
 
-def prerank(
-    candidates: Sequence[Candidate], profile: UserProfile | None, weights: FusionSettings
-) -> tuple[Candidate, ...]:
-    """Return the candidates in the order in which the model's window takes them.
+class _Known(NamedTuple):
+    """A candidate and the profile's interest in it; None without a profile."""
 
-    It is the fallback order: recall blended with the profile's interest, so that what the shopper
-    buys again is among the few that the model judges.
-    """
-    unjudged = Judgement.nothing(len(candidates))
-    evidence = _gather(candidates, unjudged, profile)
-    return tuple(item.candidate for item, _ in _blend(evidence, weights, with_model=False))
-
-
-class _Evidence(Value):
     candidate: Candidate
-    llm_logprob: float | None
-    llm_rank: int | None
-    llm_reason: str | None
     interest: float | None
     facts: tuple[str, ...]
 
 
-def fuse(
-    candidates: Sequence[Candidate],
-    judgement: Judgement,
-    profile: UserProfile | None,
-    weights: FusionSettings,
-) -> tuple[RankedItem, ...]:
-    """Return every candidate exactly once, in final order.
+class _Evidence(NamedTuple):
+    known: _Known
+    llm_logprob: float | None
+    llm_rank: int | None
+    llm_reason: str | None
 
-    Args:
-        candidates: in any order.
-        judgement: of the model, aligned with the candidates.
-        profile: of the shopper, None for an anonymous one.
-        weights: of the blend.
+
+class Blend:
+    """The candidates of one request in fallback order, and with the model's judgement the items.
+
+    The fallback order is recall blended with the profile's interest, so that what the shopper
+    buys again is among the few that the model judges.
+
+    Attributes:
+        candidates: in the order in which the model's windows take them.
     """
-    evidence = _gather(candidates, judgement, profile)
-    seen = [item for item in evidence if item.llm_rank is not None]
-    unseen = [item for item in evidence if item.llm_rank is None]
-    ranked = _blend(seen, weights, with_model=True, base=1.0 if unseen else 0.0)
-    ranked += _blend(unseen, weights, with_model=False)
-    return tuple(
-        _ranked_item(item, score, rank, len(seen), placed_by=_placed_by(item, weights))
-        for rank, (item, score) in enumerate(ranked, start=1)
-    )
 
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        profile: UserProfile | None,
+        weights: FusionSettings,
+    ) -> None:
+        self._weights = weights
+        interest = Interest(profile) if profile else None
+        known = [
+            _Known(each, *(interest.of(each.product) if interest else (None, ())))
+            for each in candidates
+        ]
+        ordered = sorted(
+            zip(self._fallback_scores(known), known, strict=True),
+            key=lambda pair: (-pair[0], pair[1].candidate.recall_rank),
+        )
+        self._known = [each for _, each in ordered]
+        self.candidates = tuple(each.candidate for each in self._known)
 
-def _gather(
-    candidates: Sequence[Candidate], judgement: Judgement, profile: UserProfile | None
-) -> list[_Evidence]:
-    interest = Interest(profile) if profile else None
-    evidence = []
-    for index, candidate in enumerate(candidates):
-        value, facts = interest.of(candidate.product) if interest else (None, ())
-        evidence.append(
-            _Evidence(
-                candidate=candidate,
-                llm_logprob=judgement.logprobs[index],
-                llm_rank=judgement.places[index],
-                llm_reason=judgement.reasons[index],
-                interest=value,
-                facts=facts,
+    def items(self, judgement: Judgement) -> tuple[RankedItem, ...]:
+        """Return every candidate exactly once, in final order.
+
+        Args:
+            judgement: of the model, aligned with `candidates`.
+        """
+        told = zip(
+            self._known, judgement.logprobs, judgement.places, judgement.reasons, strict=True
+        )
+        evidence = [_Evidence(*each) for each in told]
+        seen = [item for item in evidence if item.llm_rank is not None]
+        unseen = [item for item in evidence if item.llm_rank is None]
+        # Those that the model saw come first, whatever the weights.
+        base = 1.0 if unseen else 0.0
+        fallback = self._fallback_scores([item.known for item in unseen])
+        ranked = _best_first(seen, [base + score for score in self._model_scores(seen)])
+        ranked += _best_first(unseen, fallback)
+        return tuple(
+            _ranked_item(item, score, rank, len(seen), placed_by=_placed_by(item, self._weights))
+            for rank, (score, item) in enumerate(ranked, start=1)
+        )
+
+    def _fallback_scores(self, known: Sequence[_Known]) -> list[float]:
+        recall = _borda([each.candidate.recall_rank for each in known])
+        share = self._weights.fallback_interest
+        return [
+            _mean((1.0, place), (share, each.interest))
+            for each, place in zip(known, recall, strict=True)
+        ]
+
+    def _model_scores(self, seen: Sequence[_Evidence]) -> list[float]:
+        recall = _borda([item.known.candidate.recall_rank for item in seen])
+        model = _borda([item.llm_rank or 0 for item in seen])
+        weights = self._weights
+        return [
+            _mean(
+                (weights.model, judged), (weights.recall, found), (weights.interest, known.interest)
             )
-        )
-    return evidence
+            for (known, *_), judged, found in zip(seen, model, recall, strict=True)
+        ]
 
 
-def _blend(
-    items: Sequence[_Evidence], weights: FusionSettings, *, with_model: bool, base: float = 0.0
-) -> list[tuple[_Evidence, float]]:
-    recall = _borda(items, lambda item: item.candidate.recall_rank)
-    model = _borda(items, lambda item: item.llm_rank or 0)
-    scored = []
-    for position, item in enumerate(items):
-        parts = (
-            [(weights.model, model[position]), (weights.recall, recall[position])]
-            if with_model
-            else [(1.0, recall[position])]
-        )
-        share = weights.interest if with_model else weights.fallback_interest
-        if item.interest is not None:
-            parts.append((share, item.interest))
-        total = sum(weight for weight, _ in parts)
-        blended = sum(weight * value for weight, value in parts) / total if total else 0.0
-        scored.append((item, base + blended))
-    return sorted(scored, key=lambda pair: (-pair[1], pair[0].candidate.recall_rank))
+def _mean(*weighted: tuple[float, float | None]) -> float:
+    """Return the weighted mean of the values that are known; 0 if none has a weight."""
+    total = blended = 0.0
+    for weight, value in weighted:
+        if value is not None:
+            total += weight
+            blended += weight * value
+    return blended / total if total else 0.0
 
 
-def _borda(items: Sequence[_Evidence], rank: Callable[[_Evidence], int]) -> list[float]:
-    order = sorted(range(len(items)), key=lambda index: rank(items[index]))
-    last = max(len(items) - 1, 1)
-    shares = [0.0] * len(items)
+def _borda(ranks: Sequence[int]) -> list[float]:
+    order = sorted(range(len(ranks)), key=ranks.__getitem__)
+    last = max(len(ranks) - 1, 1)
+    shares = [0.0] * len(ranks)
     for place, index in enumerate(order):
         shares[index] = 1 - place / last
     return shares
 
 
+def _best_first(
+    items: Sequence[_Evidence], scores: Sequence[float]
+) -> list[tuple[float, _Evidence]]:
+    return sorted(
+        zip(scores, items, strict=True),
+        key=lambda pair: (-pair[0], pair[1].known.candidate.recall_rank),
+    )
+
+
 def _placed_by(item: _Evidence, weights: FusionSettings) -> Literal["model", "recall", "interest"]:
     """Return the stage that weighs most in an item's place."""
     if item.llm_rank is None:
-        return "interest" if item.interest and weights.fallback_interest > 1 else "recall"
+        return "interest" if item.known.interest and weights.fallback_interest > 1 else "recall"
     if weights.model and weights.model >= max(weights.recall, weights.interest):
         return "model"
-    return "interest" if item.interest and weights.interest > weights.recall else "recall"
+    return "interest" if item.known.interest and weights.interest > weights.recall else "recall"
 
 
 def _ranked_item(
@@ -128,12 +145,13 @@ def _ranked_item(
     *,
     placed_by: Literal["model", "recall", "interest"],
 ) -> RankedItem:
-    candidate = item.candidate
+    candidate, interest, facts = item.known
     if item.llm_rank is not None:
-        judged = f"model: {item.llm_rank} of {seen}"
+        said = f", “{item.llm_reason}”" if item.llm_reason else ""
+        judged = f"model: {item.llm_rank} of {seen}{said}"
     else:
         judged = "not judged by the model"
-    parts = [judged, f"recall: {candidate.recall_rank}{_arms(candidate)}", *item.facts]
+    parts = [judged, f"recall: {candidate.recall_rank}{_arms(candidate)}", *facts]
     return RankedItem(
         product=candidate.product,
         rank=rank,
@@ -145,8 +163,8 @@ def _ranked_item(
         from_history=candidate.from_history,
         llm_logprob=item.llm_logprob,
         llm_reason=item.llm_reason,
-        interest=item.interest,
-        facts=item.facts,
+        interest=interest,
+        facts=facts,
         placed_by=placed_by,
         reason="; ".join(parts),
     )

@@ -22,6 +22,8 @@ class Interest:
         self._recent = {item.product_id: item.kind for item in profile.recent_items}
         self._brands = _by_name(profile.affinities, "brand")
         self._categories = _by_name(profile.affinities, "category")
+        # A query's candidates share few categories.
+        self._asked: dict[str | None, Affinity | None] = {}
 
     def of(self, product: Product) -> tuple[float, tuple[str, ...]]:
         """Return the interest, 0 to 1, and the facts behind it, the strongest first.
@@ -36,16 +38,21 @@ class Interest:
             signals.append((_BOUGHT_AGAIN * count / (count + 1), f"bought {count} times"))
         if kind := self._recent.get(product.product_id):
             signals.append((_TOUCHED_LATELY, f"lately: {kind}"))
-        # The paths lie inside one another: counting more than the narrowest would count twice.
-        for path in reversed(category_paths(product.category)):
-            if affinity := self._categories.get(path):
-                signals.append((_CATEGORY * affinity.weight, f"category {affinity.name}"))
-                break
+        if affinity := self._narrowest(product.category):
+            signals.append((_CATEGORY * affinity.weight, f"category {affinity.name}"))
         if affinity := self._brands.get((product.brand or "").casefold()):
             signals.append((_BRAND * affinity.weight, f"brand {affinity.name}"))
         signals.sort(key=lambda signal: -signal[0])
         missing = math.prod(1 - strength for strength, _ in signals)
         return 1 - missing, tuple(fact for _, fact in signals)
+
+    def _narrowest(self, category: str | None) -> Affinity | None:
+        """Return the affinity to the narrowest category around; more would count twice."""
+        if category not in self._asked:
+            paths = reversed(category_paths(category))
+            found = (self._categories[path] for path in paths if path in self._categories)
+            self._asked[category] = next(found, None)
+        return self._asked[category]
 
 
 def _by_name(affinities: tuple[Affinity, ...], kind: AffinityKind) -> dict[str, Affinity]:

@@ -15,7 +15,7 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from reranker.errors import DataError
-from reranker.fusion import fuse, prerank
+from reranker.fusion import Blend
 from reranker.listwise import ListwiseRanker
 from reranker.ports import CandidateIndex, ProfileStore, Recommender
 from reranker.schema import (
@@ -88,6 +88,14 @@ class Reranker:
         """Rank the caller's own candidates; see `arerank`."""
         return self._blocking().call(self.arerank, request, candidates)
 
+    def recall(self, request: SearchRequest) -> tuple[Candidate, ...]:
+        """Return what a search would hand to the model and the blend, in recall order.
+
+        Raises:
+            DataError: the store is damaged.
+        """
+        return self._look_up(request).candidates
+
     def profile(self, user_id: str, at: datetime | None = None) -> UserProfile | None:
         """Return what is known of a shopper from events strictly before a moment (default: now).
 
@@ -137,9 +145,12 @@ class Reranker:
         """Find the profile, then the candidates.
 
         One after the other in one thread: side by side both are slower than in turn, as they
-        hand the interpreter's lock to and fro.
+        hand the interpreter's lock to and fro. Only the embedding of the query, which does not
+        hold the lock, goes on beside the profile.
         """
         started = time.monotonic()
+        if request.query is not None:
+            self._index.prepare(request.query)
         profile = self._profile(request)
         profile_ms = _since(started)
         depth = max(self._settings.retrieval.candidates, request.k)
@@ -188,13 +199,12 @@ class Reranker:
     ) -> RerankResult:
         limit = request.deadline_ms or self._settings.ranking.deadline_ms
         deadline = started + limit / 1000 if limit else math.inf
-        ordered = prerank(found.candidates, found.profile, self._settings.fusion)
+        blend = Blend(found.candidates, found.profile, self._settings.fusion)
         judged = await self._ranker.judge(
-            request, found.profile, ordered[:depth], deadline=deadline
+            request, found.profile, blend.candidates[:depth], deadline=deadline
         )
         blended = time.monotonic()
-        judged = judged.followed_by(len(ordered) - len(judged.places))
-        items = fuse(ordered, judged, found.profile, self._settings.fusion)
+        items = blend.items(judged.followed_by(len(found.candidates) - len(judged.places)))
         spec = self._ranker.model.spec
         behind = self._index.behind
         stale = (Issue(code="index_behind", detail=behind),) if behind else ()

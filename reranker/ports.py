@@ -40,6 +40,10 @@ class CandidateIndex(Protocol):
         """Say in what the index lags behind the catalogue; None if in nothing."""
         ...
 
+    def prepare(self, query: str) -> None:
+        """Begin the work on a query that is about to be searched, without waiting for it."""
+        ...
+
     def search(self, query: str, *, k: int, filters: Filters) -> tuple[Candidate, ...]:
         """Return at most k products for a query, best first, all of which meet the filters."""
         ...

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from prompts import PromptTemplate, load_template
 from reranker.errors import ContextOverflow
+from reranker.parsing import answer_tokens
 from reranker.ports import ModelSpec, Tokenizer
 from reranker.schema import (
     VERDICT_SLOT,
@@ -72,6 +73,7 @@ class PromptDraft(Value):
 
     Attributes:
         cards: card text by candidate of the window.
+        reasons: products that a written answer gives a reason for.
         shortened: number of cards cut below the budget because the context was too short.
         profile_shortened: whether the profile lost words to its budget or to the cards' room.
     """
@@ -85,6 +87,7 @@ class PromptDraft(Value):
     labels: tuple[str, ...]
     answer_prefix: str
     token_count: int
+    reasons: int = 0
     shortened: int = 0
     profile_shortened: bool = False
 
@@ -121,11 +124,23 @@ def draft_prompt(
     spec: ModelSpec,
     tokenizer: Tokenizer,
     budget: PromptBudget,
+    reasons: int = 0,
 ) -> PromptDraft:
     """Clean and cut everything that one window of candidates needs.
 
     Long profiles and queries are cut before the cards, and room is shared so that every card
-    keeps what it needs up to an equal share.
+    keeps what it needs up to an equal share. Room is left for a written answer.
+
+    Args:
+        request: the search.
+        profile: text on its shopper; None says nothing about anybody.
+        candidates: of the window.
+        language: of the prompt.
+        readout: how the answer will be read.
+        spec: of the model.
+        tokenizer: of the model.
+        budget: longest card and profile.
+        reasons: products that a written answer gives a reason for.
 
     Raises:
         ContextOverflow: even the shortest cards would not fit the model's context.
@@ -137,6 +152,7 @@ def draft_prompt(
         for name, value in request.context.items()
     )[:8]
     labels = _labels(readout, spec, len(candidates))
+    reasons = min(reasons, len(candidates)) if readout == "generate" else 0
     bare = _variables(
         readout,
         profile="",
@@ -144,14 +160,17 @@ def draft_prompt(
         context=context,
         cards=_cards([""] * len(candidates), labels),
         answer_prefix=spec.answer_prefix,
+        reasons=reasons,
     )
     fixed = sum(tokenizer.count(t) + _MESSAGE_TOKENS for _, t in template.render_messages(**bare))
-    room = spec.context_length - fixed - _SPARE_TOKENS
+    answer = answer_tokens(len(candidates), reasons) if readout == "generate" else 0
+    room = spec.context_length - fixed - answer - _SPARE_TOKENS
     smallest = _SMALLEST_CARD * len(candidates)
     if room < smallest:
         message = (
-            f"{len(candidates)} candidates need at least {fixed + smallest + _SPARE_TOKENS} tokens "
-            f"and the model's context has {spec.context_length}: lower ranking.window"
+            f"{len(candidates)} candidates need at least "
+            f"{fixed + answer + smallest + _SPARE_TOKENS} tokens and the model's context has "
+            f"{spec.context_length}: lower ranking.window"
         )
         raise ContextOverflow(message)
     profile = _lines(profile or "")
@@ -174,6 +193,7 @@ def draft_prompt(
         labels=labels,
         answer_prefix=spec.answer_prefix,
         token_count=fixed + tokenizer.count(text) + sum(min(c, share) for c in counts),
+        reasons=reasons,
         shortened=sum(count > share for count in counts),
         profile_shortened=text != profile,
     )
@@ -194,6 +214,7 @@ def build_prompt(draft: PromptDraft, order: Sequence[int]) -> Prompt:
         context=draft.context,
         cards=_cards([draft.cards[index] for index in order], draft.labels),
         answer_prefix=draft.answer_prefix,
+        reasons=draft.reasons,
     )
     messages = template.render_messages(**variables)
     return Prompt(
@@ -265,9 +286,16 @@ def _cards(texts: Sequence[str], labels: Sequence[str]) -> list[dict[str, str]]:
     return [{"text": text, "label": label} for text, label in zip(texts, labels, strict=True)]
 
 
-def _variables(readout: Readout, *, answer_prefix: str, **common: Any) -> dict[str, Any]:
+def _variables(
+    readout: Readout, *, answer_prefix: str, reasons: int, **common: Any
+) -> dict[str, Any]:
     """Return what the template of a readout takes: a verdict answers in its cards' places."""
-    return {**common, "answer_prefix": answer_prefix} if readout == "labels" else common
+    own: dict[Readout, dict[str, Any]] = {
+        "labels": {"answer_prefix": answer_prefix},
+        "verdict": {},
+        "generate": {"reasons": reasons},
+    }
+    return common | own[readout]
 
 
 def _cut(text: str, tokenizer: Tokenizer, max_tokens: int) -> str:

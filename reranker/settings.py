@@ -7,6 +7,7 @@ from.
 
 import os
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,6 +66,42 @@ class RetrievalSettings(Section):
     )
 
 
+class CleaningSettings(Section):
+    """What an import of events repairs and refuses."""
+
+    earliest: date = Field(
+        date(1995, 1, 1), description="events before this day are refused: a clock was wrong"
+    )
+    clock_tolerance_hours: Annotated[float, Field(ge=0)] = Field(
+        24.0, description="hours that an event may lie after the moment of the import"
+    )
+    repair_clock: bool = Field(
+        True, description="repair times in which milliseconds and seconds were taken for each other"
+    )
+    bot_events_per_minute: Annotated[int, Field(ge=0)] = Field(
+        60,
+        description="searches, views and clicks in one minute above which a shopper without any "
+        "dwell time is a bot; 0: no shopper is",
+    )
+    orphans: Literal["keep", "reject"] = Field(
+        "keep",
+        description="events of products that the catalogue does not have: counted, or refused",
+    )
+    product_date: str = Field(
+        "",
+        description="attribute of the catalogue with the ISO day since when a product exists; "
+        "earlier events of it are refused. Empty: not checked",
+    )
+    ordinals_from: Literal[0, 1] = Field(
+        1, description="number that position.ordinal of UBI events starts from"
+    )
+    kinds: tuple[str, ...] = Field(
+        (),
+        description="ACTION=KIND each: what actions of event logs are, besides those known; "
+        "'ignore' leaves an action out",
+    )
+
+
 class ProfileSettings(Section):
     """What is distilled from a shopper's behaviour."""
 
@@ -110,6 +147,11 @@ class ServerSettings(Section):
     )
     adapter: str | None = Field(None, description="LoRA adapter asked for, by its name there")
     api_key: SecretStr | None = Field(None, description="sent as bearer token")
+    cache_key: SecretStr | None = Field(
+        None,
+        description="secret that keeps what servers cache of a shopper apart from all others; none: "
+        "a new one each start, which finds nothing that an earlier start has cached",
+    )
     timeout_s: Annotated[float, Field(gt=0)] = Field(
         30.0, description="seconds after which a call counts as failed, whatever the deadline"
     )
@@ -187,6 +229,7 @@ class Settings(BaseSettings):
 
     store: StoreSettings = StoreSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
+    cleaning: CleaningSettings = CleaningSettings()
     profile: ProfileSettings = ProfileSettings()
     model: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()

@@ -14,6 +14,14 @@ import anyio
 import anyio.to_thread
 
 from reranker.errors import ModelError, OutputError
+from reranker.parsing import (
+    RepairCode,
+    WrittenRanking,
+    answer_schema,
+    answer_tokens,
+    parse_ranking,
+    supported_reasons,
+)
 from reranker.ports import LanguageModel
 from reranker.prompting import PromptBudget, PromptDraft, build_prompt, draft_prompt
 from reranker.schema import (
@@ -30,6 +38,10 @@ from reranker.schema import (
 )
 from reranker.settings import RankingSettings
 
+_OF_THE_ORDER: frozenset[RepairCode] = frozenset(
+    {"duplicate", "out_of_range", "omitted", "several", "truncated", "too_long"}
+)
+
 
 class WindowAnswer(Value):
     """What the model said about one window.
@@ -38,7 +50,8 @@ class WindowAnswer(Value):
         scores: one a candidate in the window's order, higher is better; None for a lost window.
         logprobs: whether the scores are log-probabilities; else they come from written places.
         reasons: one a candidate, None where the model gave none that stands.
-        repaired: whether a written ranking had gaps or slips.
+        repaired: whether a written ranking left the order open somewhere. Slips of form alone (talk
+            around the answer, other brackets) are issues and no repair of the order.
         prompts: number of prompts answered.
         instability: mean absolute change of rank between the shuffles; None for one shuffle.
     """
@@ -152,6 +165,7 @@ class WindowJudge:
                 spec=self._model.spec,
                 tokenizer=self._model.tokenizer,
                 budget=self._budget,
+                reasons=self._settings.reasons,
             )
         except ModelError as error:
             return _lost("model_error", str(error))
@@ -171,7 +185,6 @@ class WindowJudge:
                 scores = await self._model.read(prompts, scope=scope, seconds=seconds)
                 answer = self._from_scores(prompts, scores)
             else:
-                from reranker.parsing import answer_schema, answer_tokens
                 labels, reasons = question.draft.labels, self._settings.reasons
                 texts = await self._model.write(
                     prompts,
@@ -219,7 +232,6 @@ class _Question(Value):
 
 def _from_texts(question: _Question, texts: Sequence[str]) -> WindowAnswer:
     """Read written rankings: a candidate's score is its mean place, negated."""
-    from reranker.parsing import parse_ranking
     prompts = question.prompts
     _check_count(prompts, texts)
     written = [parse_ranking(text, question.draft.labels) for text in texts]
@@ -239,23 +251,26 @@ def _from_texts(question: _Question, texts: Sequence[str]) -> WindowAnswer:
         scores=_means(by_shuffle),
         logprobs=False,
         reasons=reasons,
-        repaired=bool(issues),
+        repaired=any(
+            repair.code in _OF_THE_ORDER for ranking in written for repair in ranking.repairs
+        ),
         issues=issues + dropped,
         instability=instability(by_shuffle),
     )
 
 
 def _reasons(
-    question: _Question, written: Sequence["WrittenRanking"]
+    question: _Question, written: Sequence[WrittenRanking]
 ) -> tuple[tuple[str | None, ...], tuple[Issue, ...]]:
     """Return the first reason that stands of each candidate, and what was wrong with the others."""
-    from reranker.parsing import supported_reasons
     draft = question.draft
     kept: list[str | None] = [None] * len(draft.cards)
     issues: list[Issue] = []
     for prompt, ranking in zip(question.prompts, written, strict=True):
         cards = [draft.cards[index] for index in prompt.order]
-        standing, dropped = supported_reasons(ranking, profile=draft.profile, cards=cards)
+        standing, dropped = supported_reasons(
+            ranking, profile=draft.profile, cards=cards, query=draft.query
+        )
         issues += [Issue(code="reason_dropped", detail=cause) for cause in dropped]
         for reason in standing:
             candidate = prompt.order[reason.slot]

@@ -7,15 +7,19 @@ from pathlib import Path
 from reranker.listwise import ListwiseRanker
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.tokenizing import HFTokenizer
-from reranker.models.weights import resolve
+from reranker.models.weights import resolve, resolve_tokenizer
 from reranker.pipeline import Reranker
 from reranker.ports import LanguageModel, Progress, Tokenizer, no_progress
 from reranker.settings import Settings
 from retrieval.behaviour import FILE_NAME, BehaviourStore
+from retrieval.behaviour_checks import products_of
 from retrieval.behaviour_import import ImportReport as EventReport
+from retrieval.behaviour_quarantine import QuarantinedRow
 from retrieval.catalogue import ImportReport as ProductReport
 from retrieval.catalogue import import_catalogue
 from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder
+from retrieval.event_formats.actions import pairs_of
+from retrieval.event_formats.reading import Reading
 from retrieval.hybrid import HybridIndex
 from retrieval.index_build import IndexReport, build_index
 from retrieval.product_table import ProductTable
@@ -99,7 +103,16 @@ def open_embedder(settings: Settings, *, progress: Progress | None = None) -> Em
 
 
 def open_model(settings: Settings, *, progress: Progress | None = None) -> LanguageModel:
-    """Load the language model that the settings name."""
+    """Load the language model that the settings name, or find it at its servers.
+
+    Raises:
+        ConfigError: the model cannot be used for ranking, or the servers serve another one.
+        ModelUnavailable: it cannot be fetched or loaded, or no server answers.
+    """
+    if settings.server.urls:
+        from reranker.models.vllm.client import VLLMModel
+
+        return VLLMModel.load(settings.model, settings.server, progress=progress)
     return EmbeddedModel.load(settings.model, progress=progress)
 
 
@@ -130,11 +143,48 @@ def import_events(
     files: Sequence[Path | str],
     *,
     mapping: Mapping[str, str] | None = None,
+    log_format: str | None = None,
+    default_kind: str | None = None,
+    kinds: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
 ) -> EventReport:
-    """Import event files into the behaviour of the store; see `retrieval.behaviour`."""
+    """Import event files into the behaviour of the store; see `retrieval.behaviour`.
+
+    Args:
+        settings: of the store and the cleaning; its catalogue, if there is one, is checked against.
+        files: files, folders, glob patterns.
+        mapping: field to column, or path in a document, where the names differ.
+        log_format: of all files; None tells it from the content of each.
+        default_kind: of events that name none.
+        kinds: action to kind, besides those known and those of the settings.
+        progress: told what is being done.
+
+    Raises:
+        ConfigError: a field, format or kind is unknown.
+        DataError: a file cannot be read or lacks a column.
+    """
+    cleaning = settings.cleaning
+    reading = Reading.of(
+        mapping=mapping or {},
+        log_format=log_format,
+        default_kind=default_kind,
+        kinds=[*pairs_of(cleaning.kinds), *(kinds or {}).items()],
+        ordinals_from=cleaning.ordinals_from,
+    )
+    catalogue = catalogue_file(settings)
+    products = None
+    if catalogue.exists():
+        products = products_of(ProductTable.open(catalogue), cleaning.product_date)
     with BehaviourStore(settings.store.path) as behaviour:
-        return behaviour.import_events(files, mapping=mapping, progress=progress)
+        return behaviour.import_events(
+            files, reading=reading, cleaning=cleaning, products=products, progress=progress
+        )
+
+
+def rejected_events(settings: Settings, limit: int | None = None) -> tuple[QuarantinedRow, ...]:
+    """Return the rows that imports of events have refused and not taken since."""
+    with BehaviourStore(settings.store.path, read_only=True) as behaviour:
+        return behaviour.rejected(limit)
 
 
 def open_profiles(
@@ -162,6 +212,6 @@ def open_profiles(
         file = catalogue_file(settings)
         table = ProductTable.open(file) if file.exists() else ProductTable.empty()
     if tokenizer is None:
-        tokenizer = HFTokenizer(resolve(settings.model.name, progress=progress))
+        tokenizer = HFTokenizer(resolve_tokenizer(settings.model.name, progress=progress))
     behaviour = resources.enter_context(BehaviourStore(settings.store.path, read_only=True))
     return DuckDBProfileStore(behaviour, table, settings.profile, tokenizer)

@@ -18,27 +18,27 @@ import pyarrow as pa
 
 from reranker.errors import DataError
 from reranker.ports import Progress, no_progress
-from reranker.schema import BehaviourEvent, EventKind
-from retrieval.behaviour_import import KEY, ImportReport, import_files
+from reranker.schema import BehaviourEvent
+from reranker.settings import CleaningSettings
+from retrieval.behaviour_checks import Products
+from retrieval.behaviour_import import KEY, ImportPlan, ImportReport, import_files
+from retrieval.behaviour_quarantine import QuarantinedRow
+from retrieval.behaviour_quarantine import read as read_quarantine
+from retrieval.behaviour_schema import (
+    EVENT_TABLE,
+    HISTORY,
+    KEY_PROBE,
+    PAST,
+    SCHEMA_VERSION,
+    STORE_DDL,
+)
 from retrieval.behaviour_sql import COLUMNS
+from retrieval.event_formats.reading import Reading
 
 FILE_NAME = "behaviour.duckdb"
-_SCHEMA_VERSION = "1"
 _MEMORY_LIMIT = "1200MB"
 _ROW_GROUP = 122_880
 _MOST_RUNS = 12
-_PROBE = "hash('shelfwise')"
-_DDL = f"""
-    CREATE TYPE event_kind AS ENUM ({", ".join(f"'{kind}'" for kind in EventKind)});
-    CREATE TABLE event (user_key UBIGINT NOT NULL, user_id VARCHAR NOT NULL,
-        kind event_kind NOT NULL, "at" TIMESTAMP NOT NULL, product_id VARCHAR, query VARCHAR,
-        session_id VARCHAR, request_id VARCHAR, position INTEGER, dwell_ms BIGINT,
-        quantity DOUBLE, value DOUBLE);
-    CREATE TABLE meta (schema_version VARCHAR, key_probe UBIGINT, runs DOUBLE);
-    INSERT INTO meta VALUES ('{_SCHEMA_VERSION}', {_PROBE}, 0);
-"""
-# The only door from events to profiles: whatever they read lies strictly before the moment asked.
-_PAST = '(SELECT * FROM event WHERE "at" < $as_of)'
 
 
 class PastEvent(NamedTuple):
@@ -73,6 +73,8 @@ class BehaviourStore:
         self._connection = _connect(self._path, read_only=self._read_only, absent=absent)
         try:
             self._check_schema()
+            # Parsed once: profiles ask this for every request.
+            (self._history,) = self._connection.extract_statements(HISTORY)
         except Exception:
             self.close()
             raise
@@ -97,34 +99,47 @@ class BehaviourStore:
         paths: Sequence[Path | str],
         *,
         mapping: Mapping[str, str] | None = None,
+        reading: Reading | None = None,
+        cleaning: CleaningSettings | None = None,
+        products: Products | None = None,
         progress: Progress = no_progress,
     ) -> ImportReport:
         """Import event files, all of them or none.
 
         Args:
-            paths: files (those of `retrieval.files.SUFFIXES`), folders, glob patterns.
-            mapping: field of `BehaviourEvent` to column, where the names differ.
+            paths: files (with `retrieval.event_formats.sql.EVENT_SUFFIXES`), folders, globs.
+            mapping: field of `BehaviourEvent` to column, where the names differ; short for a
+                ``reading`` that says only this.
+            reading: how the files are to be taken; None tells their formats from their content.
+            cleaning: what is repaired and refused; None takes the defaults.
+            products: of the catalogue, to check events against.
             progress: told what is being done.
 
         Returns:
-            What became of every row. Refused rows are also in ``behaviour-rejected.jsonl`` beside
-            the store, which each import writes anew.
+            What became of every event. Refused rows are in the store as well: see `rejected`.
 
         Raises:
             ConfigError: the mapping names an unknown field.
             DataError: a file cannot be read or lacks a column, or the store is read-only.
         """
+        reading = reading or Reading(mapping=mapping or {})
+        plan = ImportPlan(reading, cleaning or CleaningSettings(), products)
         with self._transaction() as connection:
             report = import_files(
                 connection,
                 paths,
-                mapping=mapping or {},
+                plan=plan,
                 progress=progress,
                 folder=self._path.parent,
             )
             self._note_run(connection, 1.0 if report.imported else 0.0)
             self._imports += 1
         return report
+
+    def rejected(self, limit: int | None = None) -> tuple[QuarantinedRow, ...]:
+        """Return the rows that imports have refused and not taken since, by file and row."""
+        with self._connection.cursor() as cursor:
+            return read_quarantine(cursor, limit)
 
     def append(self, events: Sequence[BehaviourEvent]) -> int:
         """Add live events, visible to the next profile; return how many were new.
@@ -156,6 +171,14 @@ class BehaviourStore:
         """Return the number of shoppers."""
         return int(self._rows("SELECT count(DISTINCT user_id) FROM event")[0][0])
 
+    def busiest(self, k: int) -> tuple[str, ...]:
+        """Return at most k shoppers, those with the most events first."""
+        rows = self._rows(
+            "SELECT user_id FROM event GROUP BY user_id ORDER BY count(*) DESC, user_id LIMIT $k",
+            {"k": k},
+        )
+        return tuple(row[0] for row in rows)
+
     def time_range(self) -> tuple[datetime, datetime] | None:
         """Return the times of the first and the last event; None without any."""
         first, last = self._rows('SELECT min("at"), max("at") FROM event')[0]
@@ -166,12 +189,8 @@ class BehaviourStore:
 
         Impressions are left out: they tell what the shop did.
         """
-        rows = self._rows(
-            f"""SELECT kind::VARCHAR, epoch_us("at"), product_id, query FROM {_PAST}
-            WHERE user_key = hash($user_id) AND user_id = $user_id AND kind <> 'impression'
-            ORDER BY "at" DESC, kind DESC, product_id, query LIMIT $limit""",
-            {"user_id": user_id, "as_of": _utc(as_of), "limit": limit},
-        )
+        asked = {"user_id": user_id, "as_of": _utc(as_of), "limit": limit}
+        rows = self._rows(self._history, asked)
         return [PastEvent(*row) for row in rows]
 
     def popular(self, as_of: datetime, *, days: int, k: int) -> tuple[str, ...]:
@@ -181,7 +200,7 @@ class BehaviourStore:
         """
         start = _utc(as_of) - timedelta(days=days)
         rows = self._rows(
-            f"""SELECT product_id FROM {_PAST} WHERE "at" >= $start
+            f"""SELECT product_id FROM {PAST} WHERE "at" >= $start
             AND kind IN ('purchase', 'click', 'view') GROUP BY product_id
             ORDER BY count(*) FILTER (kind = 'purchase') DESC,
             count(*) FILTER (kind = 'click') DESC, count(*) DESC, product_id LIMIT $k""",
@@ -189,7 +208,9 @@ class BehaviourStore:
         )
         return tuple(row[0] for row in rows)
 
-    def _rows(self, query: str, parameters: dict[str, Any] | None = None) -> list[Any]:
+    def _rows(
+        self, query: str | duckdb.Statement, parameters: dict[str, Any] | None = None
+    ) -> list[Any]:
         # A cursor is a connection of its own: threads do not wait for each other.
         with self._connection.cursor() as cursor:
             return cursor.execute(query, parameters).fetchall()
@@ -218,15 +239,15 @@ class BehaviourStore:
     def _check_schema(self) -> None:
         tables = {row[0] for row in self._rows("SELECT table_name FROM duckdb_tables()")}
         if not tables and not self._read_only:
-            self._connection.execute(f"BEGIN; {_DDL} COMMIT")
+            self._connection.execute(f"BEGIN; {STORE_DDL} COMMIT")
             return
         if not {"meta", "event"} <= tables:
             raise DataError(f"{self._path}: not a behaviour store; choose another store folder")
-        version, same = self._rows(f"SELECT schema_version, key_probe = {_PROBE} FROM meta")[0]
-        if version != _SCHEMA_VERSION:
+        version, same = self._rows(f"SELECT schema_version, key_probe = {KEY_PROBE} FROM meta")[0]
+        if version != SCHEMA_VERSION:
             raise DataError(
                 f"{self._path}: has schema version {version}, and this program reads "
-                f"{_SCHEMA_VERSION}; import the events again into a new store"
+                f"{SCHEMA_VERSION}; import the events again into a new store"
             )
         if not same:
             self._renew_keys()
@@ -244,10 +265,12 @@ class BehaviourStore:
 
 def _merge_runs(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
-        f"""CREATE OR REPLACE TABLE event AS
-        SELECT {KEY} AS user_key, {COLUMNS} FROM event ORDER BY user_key, "at" """
+        f"""CREATE TABLE merged {EVENT_TABLE};
+        INSERT INTO merged SELECT {KEY} AS user_key, {COLUMNS} FROM event ORDER BY user_key, "at";
+        DROP TABLE event;
+        ALTER TABLE merged RENAME TO event"""
     )
-    connection.execute(f"UPDATE meta SET runs = 1, key_probe = {_PROBE}")
+    connection.execute(f"UPDATE meta SET runs = 1, key_probe = {KEY_PROBE}")
 
 
 def _connect(path: Path, *, read_only: bool, absent: bool) -> duckdb.DuckDBPyConnection:

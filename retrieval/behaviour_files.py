@@ -1,30 +1,37 @@
 """Event files of all kinds, brought into the one form that the import reads: Parquet.
 
 Text files are parsed once, by DuckDB, into a Parquet copy in a scratch folder: every later pass
-then costs little, in any format, and rows keep their numbers.
+then costs little, in any format, and rows keep their numbers. Logs in a foreign format are copied
+as documents first, and their events from there.
 """
 
 import csv
 import gzip
 import itertools
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 import duckdb
 
-from reranker.errors import ConfigError, DataError
-from reranker.schema import BehaviourEvent
+from reranker.errors import DataError
+from retrieval.event_formats import documents, metarank, requests, ubi
+from retrieval.event_formats.detection import Format
+from retrieval.event_formats.reading import FIELDS, Reading
+from retrieval.event_formats.sql import (
+    EVENT_SUFFIXES,
+    LINE_FAULT,
+    lines,
+    literal,
+    quoted,
+    source,
+    text_source,
+)
 from retrieval.files import delimiter, is_zipped, kind
 
-FIELDS = tuple(BehaviourEvent.model_fields)
-REQUIRED = ("user_id", "kind", "at")
-MALFORMED_DDL = "CREATE TEMP TABLE malformed (filename VARCHAR, row BIGINT, reason VARCHAR)"
-_UNIT_SEPARATOR = "\x1f"
-_KEY_SAMPLE = 1000
-_MAGIC = re.compile(r"[*?\[]")
+MALFORMED_DDL = """CREATE TEMP TABLE malformed
+    (filename VARCHAR, row BIGINT, reason VARCHAR, line VARCHAR)"""
 
 
 @dataclass(frozen=True)
@@ -33,57 +40,53 @@ class EventFile:
 
     Attributes:
         path: as given, for messages.
+        format: which the file is in.
         parquet: what to scan: the file itself, or its copy in the scratch folder.
         columns: for each field that the file has, its column and the column's DuckDB type.
         staged: whether ``parquet`` is a copy; copies have a ``fault`` column.
+        documents: the copy of a foreign log's documents; None for native events.
     """
 
     path: Path
     parquet: Path
     columns: tuple[tuple[str, str, str], ...]
     staged: bool
+    format: Format = "native"
+    documents: Path | None = None
 
 
-def check_mapping(mapping: Mapping[str, str]) -> None:
-    """Refuse a mapping of unknown fields.
-
-    Raises:
-        ConfigError: naming the field and those there are.
-    """
-    unknown = ", ".join(sorted(set(mapping) - set(FIELDS)))
-    if unknown:
-        raise ConfigError(f"--map: unknown field {unknown}; the fields are {', '.join(FIELDS)}")
+_ALL_TEXT = tuple((name, name, "VARCHAR") for name in FIELDS)
 
 
 def prepare(
-    connection: duckdb.DuckDBPyConnection,
-    path: Path,
-    mapping: Mapping[str, str],
-    scratch: Path,
+    connection: duckdb.DuckDBPyConnection, path: Path, reading: Reading, scratch: Path
 ) -> EventFile:
     """Return a file in the form that the import scans.
 
     Args:
         connection: has the table of `MALFORMED_DDL`, which takes records that cannot be parsed.
         path: one of those that `retrieval.files.expand` returned.
-        mapping: field to column; a field that is not in it has the column of its own name.
-        scratch: folder for the copies of text files.
+        reading: how to take it.
+        scratch: folder for copies.
 
     Raises:
         DataError: the file cannot be read at all, or lacks a column that every event needs.
     """
-    wanted = {field: mapping.get(field, field) for field in FIELDS}
+    copy = scratch / f"{len(list(scratch.iterdir()))}.parquet"
     try:
-        if kind(path) == ".parquet":
-            return _parquet(connection, path, wanted, mapping)
-        copy = scratch / f"{len(list(scratch.iterdir()))}.parquet"
-        stage = _stage_jsonl if kind(path) == ".jsonl" else _stage_csv
-        present = stage(connection, path, wanted, mapping, copy)
+        match kind(path, EVENT_SUFFIXES):
+            case ".parquet":
+                return _parquet(connection, path, reading, copy)
+            case ".jsonl" | ".ndjson":
+                return _json_lines(connection, path, reading, copy)
+            case ".json":
+                return _json(connection, path, reading, copy)
+            case _:
+                return _csv(connection, path, reading, copy)
     except (duckdb.OutOfMemoryException, duckdb.InterruptException):
         raise
     except (duckdb.Error, UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
         raise unreadable(path, error) from error
-    return EventFile(path, copy, tuple((field, field, "VARCHAR") for field in present), staged=True)
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
@@ -95,31 +98,15 @@ def unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path}: corrupt or not of the kind its name says ({first}); write it anew")
 
 
-def literal(text: str | Path) -> str:
-    """Return a text as an SQL literal."""
-    return "'" + str(text).replace("'", "''") + "'"
-
-
-def source(path: Path) -> str:
-    """Return a path as an SQL literal for DuckDB's readers, which take every path for a pattern."""
-    return literal(_MAGIC.sub(r"[\g<0>]", str(path)))
-
-
-def quoted(name: str) -> str:
-    """Return a name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _present(
-    path: Path, wanted: Mapping[str, str], mapping: Mapping[str, str], found: Sequence[str]
-) -> dict[str, str]:
+def _present(path: Path, reading: Reading, found: Sequence[str]) -> dict[str, str]:
     """Return field to column for what the file has; refuse it without what it must have."""
-    present = {field: column for field, column in wanted.items() if column in found}
-    needed = [field for field in FIELDS if field in mapping or field in REQUIRED]
-    missing = [field for field in needed if field not in present]
+    wanted = reading.wanted
+    present = {name: column for name, column in wanted.items() if column in found}
+    needed = [name for name in FIELDS if name in reading.mapping or name in reading.required]
+    missing = [name for name in needed if name not in present]
     if missing:
-        columns = ", ".join(wanted[field] for field in missing)
-        remedy = " ".join(f"--map {field}=COLUMN" for field in missing)
+        columns = ", ".join(wanted[name] for name in missing)
+        remedy = " ".join(f"--map {name}=COLUMN" for name in missing)
         raise DataError(
             f"{path}: missing column {columns}; the file has {', '.join(found) or 'none'}; "
             f"if it goes by another name, say `{remedy}`"
@@ -127,37 +114,67 @@ def _present(
     return present
 
 
-def _parquet(
-    connection: duckdb.DuckDBPyConnection,
-    path: Path,
-    wanted: Mapping[str, str],
-    mapping: Mapping[str, str],
+def _foreign(
+    connection: duckdb.DuckDBPyConnection, path: Path, reading: Reading, copy: Path, format_: Format
 ) -> EventFile:
-    described = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({source(path)})")
+    """Copy the events of a copy of documents; return what is to be scanned."""
+    if format_ == "ubi":
+        query = ubi.events(copy, reading.mapping, reading.ordinals_from)
+    else:
+        query = metarank.events(copy, reading.mapping)
+    target = copy.with_suffix(".events.parquet")
+    requests.write(connection, query, target)
+    return EventFile(path, target, _ALL_TEXT, staged=True, format=format_, documents=copy)
+
+
+def _parquet(
+    connection: duckdb.DuckDBPyConnection, path: Path, reading: Reading, copy: Path
+) -> EventFile:
+    relation = f"read_parquet({source(path)})"
+    described = connection.execute(f"DESCRIBE SELECT * FROM {relation}")
     types = {str(row[0]): str(row[1]) for row in described.fetchall()}
-    present = _present(path, wanted, mapping, list(types))
-    columns = tuple((field, column, types[column]) for field, column in present.items())
+    format_ = reading.format_of(list(types))
+    if format_ != "native":
+        documents.copy_table(connection, relation, [(quoted(name), name) for name in types], copy)
+        return _foreign(connection, path, reading, copy, format_)
+    present = _present(path, reading, list(types))
+    columns = tuple((name, column, types[column]) for name, column in present.items())
     return EventFile(path, path, columns, staged=False)
 
 
-def _stage_csv(
-    connection: duckdb.DuckDBPyConnection,
-    path: Path,
-    wanted: Mapping[str, str],
-    mapping: Mapping[str, str],
-    copy: Path,
-) -> Sequence[str]:
+def _csv(
+    connection: duckdb.DuckDBPyConnection, path: Path, reading: Reading, copy: Path
+) -> EventFile:
     header, cut = _csv_header(path)
-    present = _present(path, wanted, mapping, header)
+    format_ = reading.format_of(header)
     # Columns get names of our own: those of the file may repeat or differ in case only.
     types = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(header)))
-    taken = ", ".join(f"c{header.index(column)} AS {field}" for field, column in _quoted(present))
-    connection.execute(
-        f"""COPY (SELECT {taken}, NULL::VARCHAR AS fault FROM read_csv({_text_source(path)},
-        columns = {{{types}}}, header = true, delim = {literal(cut)},
-        quote = '"', escape = '"', store_rejects = true, rejects_limit = 0))
-        TO {literal(copy)} (FORMAT parquet)"""
-    )
+    relation = f"""read_csv({text_source(path)}, columns = {{{types}}}, header = true,
+        delim = {literal(cut)}, quote = '"', escape = '"', store_rejects = true,
+        rejects_limit = 0)"""
+    if format_ == "native":
+        present = _present(path, reading, header)
+        taken = ", ".join(
+            f"c{header.index(column)} AS {quoted(name)}" for name, column in present.items()
+        )
+        connection.execute(
+            f"""COPY (SELECT {taken}, NULL::VARCHAR AS fault, NULL::VARCHAR AS line
+            FROM {relation}) TO {literal(copy)} (FORMAT parquet)"""
+        )
+        columns = tuple((name, name, "VARCHAR") for name in present)
+        _note_malformed(connection, path, cut, copy)
+        return EventFile(path, copy, columns, staged=True)
+    names = [(f"c{place}", name) for place, name in enumerate(header)]
+    documents.copy_table(connection, relation, names, copy)
+    file = _foreign(connection, path, reading, copy, format_)
+    _note_malformed(connection, path, cut, file.parquet)
+    return file
+
+
+def _note_malformed(
+    connection: duckdb.DuckDBPyConnection, path: Path, cut: str, copy: Path
+) -> None:
+    """Keep the records that DuckDB could not parse, under the name of what will be scanned."""
     broken = connection.execute(
         "SELECT min(line) - 1 FROM reject_errors WHERE error_type = 'INVALID ENCODING'"
     ).fetchall()[0][0]
@@ -168,11 +185,11 @@ def _stage_csv(
     connection.execute(
         """INSERT INTO malformed SELECT $copy,
         line - 1 - len(list_filter($blank::BIGINT[], lambda each: each < line)),
-        min_by(error_message, column_idx) FROM reject_errors GROUP BY line""",
+        min_by(error_message, column_idx), min_by(csv_line, column_idx)
+        FROM reject_errors GROUP BY line""",
         {"copy": str(copy), "blank": _blank_lines(path, cut) if faulty else []},
     )
     connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-    return list(present)
 
 
 def _csv_header(path: Path) -> tuple[list[str], str]:
@@ -207,44 +224,52 @@ def _opened(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _text_source(path: Path) -> str:
-    """Return the first arguments of ``read_csv``, which would go by the suffix in lower case."""
-    compression = "gzip" if is_zipped(path) else "none"
-    return f"{source(path)}, compression = '{compression}', auto_detect = false"
+def _json_lines(
+    connection: duckdb.DuckDBPyConnection, path: Path, reading: Reading, copy: Path
+) -> EventFile:
+    relation = lines(path)
+    found = documents.sample_names(connection, relation, "line")
+    format_ = reading.format_of(found)
+    if format_ != "native":
+        documents.copy_lines(connection, path, copy)
+        return _foreign(connection, path, reading, copy, format_)
+    return _native_documents(connection, path, reading, copy, (relation, found))
 
 
-def _stage_jsonl(
+def _json(
+    connection: duckdb.DuckDBPyConnection, path: Path, reading: Reading, copy: Path
+) -> EventFile:
+    documents.copy_json(connection, path, copy)
+    relation = f"read_parquet({source(copy)})"
+    found = documents.sample_names(connection, relation, "document")
+    format_ = reading.format_of(found)
+    if format_ != "native":
+        return _foreign(connection, path, reading, copy, format_)
+    relation = f"(SELECT document AS line FROM {relation})"
+    target = copy.with_suffix(".events.parquet")
+    return _native_documents(connection, path, reading, target, (relation, found))
+
+
+def _native_documents(
     connection: duckdb.DuckDBPyConnection,
     path: Path,
-    wanted: Mapping[str, str],
-    mapping: Mapping[str, str],
+    reading: Reading,
     copy: Path,
-) -> Sequence[str]:
-    # One column split by a character that JSON never holds as it is: a line comes whole.
-    lines = f"""read_csv({_text_source(path)}, columns = {{'line': 'VARCHAR'}},
-        header = false, delim = {literal(_UNIT_SEPARATOR)}, quote = '', escape = '')"""
-    keys = connection.execute(
-        f"""SELECT DISTINCT unnest(json_keys(line))
-        FROM (SELECT line FROM {lines} LIMIT {_KEY_SAMPLE}) WHERE json_valid(line) ORDER BY 1"""
-    )
-    found = [str(row[0]) for row in keys.fetchall()]
-    _present(path, wanted, mapping, found)
+    content: tuple[str, Sequence[str]],
+) -> EventFile:
+    relation, found = content
+    _present(path, reading, found)
     # All fields are looked for, since a rare one may first come far down.
-    present = wanted
-    pointers = ", ".join(literal(f'$."{column}"') for column in present.values())
+    pointers = ", ".join(literal(f'$."{column}"') for column in reading.wanted.values())
     taken = ", ".join(
-        f"found[{place}] AS {field}" for place, (field, _) in enumerate(_quoted(present), start=1)
+        f"found[{place}] AS {quoted(name)}" for place, name in enumerate(FIELDS, start=1)
     )
     connection.execute(
-        f"""COPY (SELECT {taken}, fault FROM (SELECT
-            CASE WHEN coalesce(trim(line), '') = '' THEN 'blank'
-                 WHEN NOT json_valid(line) THEN 'not JSON'
-                 WHEN json_type(line) <> 'OBJECT' THEN 'not a JSON object' END AS fault,
+        f"""COPY (SELECT {taken}, fault, CASE WHEN fault IS NOT NULL THEN line END AS line
+        FROM (SELECT line, coalesce({LINE_FAULT}, CASE WHEN json_type(line) <> 'OBJECT'
+                THEN 'not a JSON object' END) AS fault,
             CASE WHEN fault IS NULL THEN json_extract_string(line, [{pointers}]) END AS found
-        FROM {lines}) WHERE fault IS DISTINCT FROM 'blank') TO {literal(copy)} (FORMAT parquet)"""
+        FROM {relation}) WHERE fault IS DISTINCT FROM 'blank')
+        TO {literal(copy)} (FORMAT parquet)"""
     )
-    return FIELDS
-
-
-def _quoted(present: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(quoted(field), column) for field, column in present.items()]
+    return EventFile(path, copy, _ALL_TEXT, staged=True)

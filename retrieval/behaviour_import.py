@@ -1,16 +1,17 @@
 """The set-based import of behaviour events: cleaned, judged and sorted by DuckDB alone.
 
-Two passes over the files: the first counts and finds what is wrong or there already, the second
-inserts in the order of shopper and time. Rows never pass through Python, so that millions of them
-stream in bounded memory; and all happens in one transaction, so that a killed import leaves
-nothing behind.
+Few passes over the files: they count and find what is wrong or there already, the last one inserts
+in the order of shopper and time. Rows never pass through Python, so that millions of them stream in
+bounded memory; and all happens in one transaction, so that a killed import leaves nothing behind.
 """
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -19,52 +20,92 @@ from pydantic import Field
 from reranker.errors import DataError
 from reranker.ports import Progress
 from reranker.schema import Value
-from retrieval.behaviour_files import (
-    MALFORMED_DDL,
-    EventFile,
-    check_mapping,
-    literal,
-    prepare,
-    source,
-    unreadable,
+from reranker.settings import CleaningSettings
+from retrieval.behaviour_checks import (
+    NOMINEE,
+    Finding,
+    Products,
+    counted_only,
+    judged,
+    late_rules,
 )
-from retrieval.behaviour_sql import COLUMNS, RULES, incoming
-from retrieval.files import expand, replacing
-from retrieval.imports import REJECTED_IN_MEMORY, RejectedRow
+from retrieval.behaviour_files import MALFORMED_DDL, EventFile, prepare, unreadable
+from retrieval.behaviour_quarantine import counts, first_rejected, quarantine
+from retrieval.behaviour_sql import COLUMNS, Clock, incoming, rules
+from retrieval.event_formats import requests
+from retrieval.event_formats.reading import Reading
+from retrieval.event_formats.sql import EVENT_SUFFIXES, source
+from retrieval.files import expand
+from retrieval.imports import RejectedRow
 
 KEY = "hash(user_id)"
 """The sort key: an integer sorts faster than a text, and its zone maps never lose precision."""
-_NOMINEE = 'hash(user_id, kind, "at", product_id, query)'
 _SCRATCH = "behaviour-import-"
 
 
 class ImportReport(Value):
-    """What became of every row: ``rows = imported + duplicates + rejected_count``.
+    """What became of every event: ``events = imported + duplicates + ignored + rejected_count``.
 
     Attributes:
         files: number of files read.
-        duplicates: rows identical in every field to an earlier one, here or in the store.
-        naive_times: accepted rows whose time had no offset and was taken as UTC.
-        rejected: the first refused rows.
-        rejected_count: number of all refused rows.
-        rejected_file: where all refused rows are listed; None without any.
+        formats: number of files in each format, as their content shows or the caller insists.
+        rows: records read. In files of native events each is one event; a document of a log may
+            make several events or none.
+        events: made of the rows.
+        duplicates: events identical in every field to an earlier one, here or in the store; or,
+            in logs, told twice (a search as query and as event, what was shown as hits and as
+            impressions).
+        ignored: events whose action is left out on request, and documents that are no behaviour.
+        naive_times: accepted events whose time had no offset and was taken as UTC.
+        findings: what was dropped, repaired, counted only or not checked, and why.
+        rejected: the first refused rows; all are in the quarantine of the store.
+        rejected_count: number of all refused events.
     """
 
     files: int = Field(ge=0)
+    formats: Mapping[str, int] = Field(default_factory=dict)
     rows: int = Field(ge=0)
+    events: int = Field(ge=0)
     imported: int = Field(ge=0)
     duplicates: int = Field(ge=0)
-    naive_times: int = Field(ge=0)
+    ignored: int = Field(0, ge=0)
+    naive_times: int = Field(0, ge=0)
+    findings: tuple[Finding, ...] = ()
     rejected: tuple[RejectedRow, ...] = ()
     rejected_count: int = Field(0, ge=0)
-    rejected_file: str | None = None
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """How an import reads and judges.
+
+    Attributes:
+        products: of the catalogue; None where there is none.
+    """
+
+    reading: Reading
+    cleaning: CleaningSettings
+    products: Products | None = None
+
+
+@dataclass(frozen=True)
+class _Count:
+    """What the first pass has counted."""
+
+    rows: int
+    kept: int
+    refused: int
+    ignored: int
+    naive: int
+    repaired: int
+    distinct: int
 
 
 def import_files(
     connection: duckdb.DuckDBPyConnection,
     paths: Sequence[Path | str],
     *,
-    mapping: Mapping[str, str],
+    plan: ImportPlan,
     progress: Progress,
     folder: Path,
 ) -> ImportReport:
@@ -73,16 +114,14 @@ def import_files(
     Args:
         connection: of the store; temporary tables of this import are left on it.
         paths: files, folders and glob patterns.
-        mapping: field to column, where the names differ.
+        plan: how to read and to judge.
         progress: told what is being done.
-        folder: takes the scratch files and `behaviour-rejected.jsonl`.
+        folder: takes the scratch files.
 
     Raises:
-        ConfigError: the mapping names an unknown field.
         DataError: a file cannot be read or lacks a column.
     """
-    check_mapping(mapping)
-    found = expand(paths)
+    found = expand(paths, EVENT_SUFFIXES)
     connection.execute(MALFORMED_DDL)
     for leftover in folder.glob(f"{_SCRATCH}*"):  # of an import that was killed
         shutil.rmtree(leftover, ignore_errors=True)
@@ -90,48 +129,101 @@ def import_files(
         files = []
         for done, path in enumerate(found):
             progress(f"reading {path.name}", done, len(found))
-            files.append(prepare(connection, path, mapping, Path(scratch)))
+            files.append(prepare(connection, path, plan.reading, Path(scratch)))
         with _naming_the_culprit(connection, files):
-            return _import(connection, files, progress, folder / "behaviour-rejected.jsonl")
+            return _import(connection, files, plan, progress)
 
 
 def _import(
     connection: duckdb.DuckDBPyConnection,
     files: Sequence[EventFile],
+    plan: ImportPlan,
     progress: Progress,
-    rejected_path: Path,
 ) -> ImportReport:
-    connection.execute(f"CREATE TEMP VIEW incoming AS {incoming(files)}")
+    clock = _clock(plan.cleaning)
+    foreign = [file.parquet for file in files if file.documents is not None]
+    if foreign:
+        requests.link(connection, foreign, plan.reading.actions)
+    connection.execute(f"CREATE TEMP VIEW incoming AS {incoming(files, plan.reading, clock)}")
     progress("checking events", 0, 2)
-    rows, good, naive, distinct = connection.execute(
-        f"""SELECT count(*), count(*) FILTER (good), count(*) FILTER (good AND naive),
-        count(DISTINCT CASE WHEN good THEN {_NOMINEE} END) FROM incoming"""
-    ).fetchall()[0]
-    malformed = connection.execute("SELECT count(*) FROM malformed").fetchall()[0][0]
-    repeated = _find_repeated(connection, within=distinct < good)
+    late = late_rules(connection, plan.cleaning, plan.products)
+    connection.execute(f"CREATE TEMP VIEW judged AS {judged(late)}")
+    count = _count(connection)
+    malformed = _number(connection, "SELECT count(*) FROM malformed")
+    repeated = _find_repeated(connection, within=count.distinct < count.kept)
     progress("sorting and inserting events", 1, 2)
-    if repeated:
-        source = f"""SELECT {COLUMNS} FROM incoming WHERE good AND {_NOMINEE} NOT IN (FROM repeated)
-            UNION ALL (SELECT {COLUMNS} FROM incoming WHERE good AND {_NOMINEE} IN (FROM repeated)
-            EXCEPT SELECT {COLUMNS} FROM event WHERE {_NOMINEE} IN (FROM repeated))"""
-    else:
-        condition = "WHERE good" if good < rows else ""
-        source = f"SELECT {COLUMNS} FROM incoming {condition}"
-    imported = connection.execute(
-        f'INSERT INTO event SELECT {KEY} AS key, * FROM ({source}) ORDER BY key, "at"'
-    ).fetchall()[0][0]
-    rejected = _keep_rejected(connection, files, rejected_path, rows - good + malformed)
+    imported = _insert(connection, count, repeated=repeated)
+    refused = count.refused + malformed
+    quarantine(connection, files, [*rules(clock), *late] if refused else [])
+    logs = requests.tally(connection, foreign, plan.reading.actions)
+    told_twice = logs.events - logs.linked
     progress("sorting and inserting events", 2, 2)
-    return ImportReport(
+    report = ImportReport(
         files=len(files),
-        rows=rows + malformed,
+        formats=Counter(file.format for file in files),
+        rows=count.rows - logs.linked + logs.rows + malformed,
+        events=count.rows + malformed + told_twice + logs.without,
         imported=imported,
-        duplicates=good - imported,
-        naive_times=naive,
-        rejected=rejected,
-        rejected_count=rows - good + malformed,
-        rejected_file=str(rejected_path) if rejected else None,
+        duplicates=count.kept - imported + told_twice,
+        ignored=count.ignored + logs.without,
+        naive_times=count.naive,
+        rejected=first_rejected(connection, files),
+        rejected_count=refused,
     )
+    findings = _findings(connection, report, count.repaired, plan)
+    return report.model_copy(update={"findings": tuple(findings)})
+
+
+def _clock(cleaning: CleaningSettings) -> Clock:
+    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    earliest = datetime.combine(cleaning.earliest, datetime.min.time())
+    latest = now + timedelta(hours=cleaning.clock_tolerance_hours)
+    return Clock(earliest, latest, cleaning.repair_clock)
+
+
+def _count(connection: duckdb.DuckDBPyConnection) -> _Count:
+    (counted,) = connection.execute(
+        f"""SELECT count(*), count(*) FILTER (kept), count(*) FILTER (NOT kept AND NOT ignored),
+        count(*) FILTER (ignored), count(*) FILTER (kept AND naive),
+        count(*) FILTER (kept AND repaired),
+        count(DISTINCT CASE WHEN kept THEN {NOMINEE} END) FROM judged"""
+    ).fetchall()
+    return _Count(*counted)
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, count: _Count, *, repeated: bool) -> int:
+    if repeated:
+        rows = f"""SELECT {COLUMNS} FROM judged WHERE kept AND {NOMINEE} NOT IN (FROM repeated)
+            UNION ALL (SELECT {COLUMNS} FROM judged WHERE kept AND {NOMINEE} IN (FROM repeated)
+            EXCEPT SELECT {COLUMNS} FROM event WHERE {NOMINEE} IN (FROM repeated))"""
+    else:
+        condition = "WHERE kept" if count.kept < count.rows else ""
+        rows = f"SELECT {COLUMNS} FROM judged {condition}"
+    return _number(
+        connection, f'INSERT INTO event SELECT {KEY} AS key, * FROM ({rows}) ORDER BY key, "at"'
+    )
+
+
+def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+    return int(connection.execute(query).fetchall()[0][0])
+
+
+def _findings(
+    connection: duckdb.DuckDBPyConnection, report: ImportReport, repaired: int, plan: ImportPlan
+) -> list[Finding]:
+    found = []
+
+    def add(check: str, outcome: str, events: int, detail: str) -> None:
+        if events:
+            found.append(Finding(check=check, outcome=outcome, events=events, detail=detail))
+
+    add("duplicate", "dropped", report.duplicates, "identical to an earlier event, or told twice")
+    add("clock", "repaired", repaired, "milliseconds and seconds were taken for each other")
+    add("clock", "read as UTC", report.naive_times, "times without a zone")
+    for check, field, events, example in counts(connection):
+        add(check, "quarantined", events, f"{field}: {example}")
+    add("no behaviour", "left out", report.ignored, "actions to ignore, and other documents")
+    return found + counted_only(connection, plan.products, plan.cleaning)
 
 
 def _find_repeated(connection: duckdb.DuckDBPyConnection, *, within: bool) -> bool:
@@ -142,49 +234,18 @@ def _find_repeated(connection: duckdb.DuckDBPyConnection, *, within: bool) -> bo
     """
     parts = []
     if within:
-        parts.append(
-            f"SELECT {_NOMINEE} AS h FROM incoming WHERE good GROUP BY h HAVING count(*) > 1"
-        )
+        parts.append(f"SELECT {NOMINEE} AS h FROM judged WHERE kept GROUP BY h HAVING count(*) > 1")
     if connection.execute("SELECT EXISTS (FROM event)").fetchall()[0][0]:
         parts.append(
-            f"""SELECT DISTINCT h FROM (SELECT {_NOMINEE} AS h FROM incoming WHERE good)
-            WHERE h IN (SELECT {_NOMINEE} FROM event WHERE "at" BETWEEN
-            (SELECT min("at") FROM incoming WHERE good) AND
-            (SELECT max("at") FROM incoming WHERE good))"""
+            f"""SELECT DISTINCT h FROM (SELECT {NOMINEE} AS h FROM judged WHERE kept)
+            WHERE h IN (SELECT {NOMINEE} FROM event WHERE "at" BETWEEN
+            (SELECT min("at") FROM judged WHERE kept) AND
+            (SELECT max("at") FROM judged WHERE kept))"""
         )
     if not parts:
         return False
     connection.execute(f"CREATE TEMP TABLE repeated AS {' UNION '.join(parts)}")
     return bool(connection.execute("SELECT EXISTS (FROM repeated)").fetchall()[0][0])
-
-
-def _keep_rejected(
-    connection: duckdb.DuckDBPyConnection, files: Sequence[EventFile], path: Path, count: int
-) -> tuple[RejectedRow, ...]:
-    """List all refused rows in a file, in their order; return the first of them."""
-    if not count:
-        path.unlink(missing_ok=True)
-        return ()
-    field = " ".join(f"WHEN {when} THEN '{name}'" for name, when, _ in RULES)
-    reason = " ".join(f"WHEN {when} THEN {text}" for _, when, text in RULES)
-    names = ", ".join(f"({literal(file.parquet)}, {literal(file.path)})" for file in files)
-    # A record that did not parse is not in the copy: those behind it would count too low.
-    query = f"""
-        WITH source(filename, file) AS (VALUES {names}),
-        gap AS (SELECT filename, row, row_number() OVER (PARTITION BY filename ORDER BY row) AS nth
-            FROM malformed),
-        bad AS (SELECT b.filename, b.row + coalesce(gap.nth, 0) AS row, field, reason
-            FROM (SELECT filename, row, CASE {field} END AS field, CASE {reason} END AS reason
-                FROM incoming WHERE NOT good) b
-            ASOF LEFT JOIN (SELECT *, row - nth AS before FROM gap) gap
-            ON b.filename = gap.filename AND b.row > gap.before),
-        listed AS (FROM bad UNION ALL SELECT filename, row, 'row', reason FROM malformed)
-        SELECT file, row, field, reason FROM listed JOIN source USING (filename) ORDER BY 1, 2"""
-    with replacing(path) as temporary:
-        connection.execute(f"COPY ({query}) TO {literal(temporary)} (FORMAT json)")
-        with temporary.open(encoding="utf-8") as lines:
-            first = islice(lines, REJECTED_IN_MEMORY)
-            return tuple(RejectedRow.model_validate_json(line) for line in first)
 
 
 @contextmanager

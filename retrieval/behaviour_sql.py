@@ -1,17 +1,23 @@
 """The SQL that cleans event files by the types of their columns, and what makes a row bad."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from reranker.schema import EventKind
-from retrieval.behaviour_files import FIELDS, EventFile, quoted, source
+from retrieval.behaviour_files import EventFile
+from retrieval.event_formats.reading import FIELDS, Reading
+from retrieval.event_formats.requests import linked
+from retrieval.event_formats.sql import quoted, source
 
 COLUMNS = ", ".join(quoted(field) for field in FIELDS)
 _KINDS = ", ".join(EventKind)
 _SPACE = "' ' || chr(9) || chr(10) || chr(13)"
-_MILLISECONDS_FROM = 100_000_000_000
-"""Smallest number that is read as milliseconds: as seconds it would be the year 5138."""
+_EPOCH_UNITS = ((100_000_000_000, 1_000_000), (100_000_000_000_000, 1000), (10**17, 1))
+"""Smallest number of the next unit, and microseconds in this one: s, ms, us, and then ns."""
 _OFFSET = r":\d{2}(\.\d+)?\s*([A-Za-z][A-Za-z_/]*|[+-]\d{2}(:?\d{2})?)$"
 _EPOCH = r"^\d+(\.\d*)?$"
 _NUMBERS = {"position": "INTEGER", "dwell_ms": "BIGINT", "quantity": "DOUBLE", "value": "DOUBLE"}
@@ -21,69 +27,192 @@ _INTEGERS = frozenset(
 ) | {"INTEGER", "UINTEGER"}
 
 
+class Rule(NamedTuple):
+    """One thing that makes a row bad.
+
+    Attributes:
+        check: what kind of thing it is, as reports sum them up.
+        field: at fault, or ``row``.
+        when: SQL of the condition; NULL counts as false.
+        reason: SQL of the text for people.
+    """
+
+    check: str
+    field: str
+    when: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Between which times (UTC, without a zone) events are believed, and whether others are mended.
+
+    Attributes:
+        repair: take milliseconds read as seconds, and seconds read as milliseconds, for what they
+            were meant to be, where that falls between the two.
+    """
+
+    earliest: datetime
+    latest: datetime
+    repair: bool = True
+
+
 def _long(field: str) -> str:
     # Bytes are counted at once, characters one by one.
     return f"strlen({field}) > 256 AND length({field}) > 256"
 
 
-# Field at fault, condition, and reason as SQL; the first that holds is reported.
-RULES = (
-    ("row", "fault IS NOT NULL", "fault"),
-    ("user_id", "user_id IS NULL", "'missing'"),
-    ("user_id", _long("user_id"), "'longer than 256 characters'"),
-    ("kind", "NOT given_kind", "'missing'"),
-    ("kind", "kind IS NULL", f"'unknown kind ' || raw_kind || '; the kinds are {_KINDS}'"),
-    ("at", "NOT given_at", "'missing'"),
-    ("at", '"at" IS NULL', "'not a time: ' || raw_at || '; write ISO 8601 or epoch seconds'"),
-    (
-        "product_id",
-        "product_id IS NULL AND kind <> 'search'",
-        "'missing; ' || kind || ' needs one'",
-    ),
-    ("product_id", _long("product_id"), "'longer than 256 characters'"),
-    ("query", "query IS NULL AND kind = 'search'", "'missing; search needs one'"),
-    ("position", "given_position AND position IS NULL", "'not a whole number'"),
-    ("position", "position < 1", "'below 1'"),
-    ("dwell_ms", "given_dwell_ms AND dwell_ms IS NULL", "'not a whole number'"),
-    ("dwell_ms", "dwell_ms < 0", "'negative'"),
-    ("quantity", "given_quantity AND quantity IS NULL", "'not a number'"),
-    ("quantity", "quantity <= 0", "'not above 0'"),
-    ("value", "given_value AND value IS NULL", "'not a number'"),
-)
+def rules(clock: Clock) -> tuple[Rule, ...]:
+    """Return what a row is judged by; the first rule that holds is reported."""
+    return (
+        Rule("unreadable", "row", "fault IS NOT NULL", "fault"),
+        Rule("incomplete", "user_id", "user_id IS NULL", "'missing'"),
+        Rule("impossible", "user_id", _long("user_id"), "'longer than 256 characters'"),
+        Rule("incomplete", "kind", "NOT given_kind", "'missing'"),
+        Rule(
+            "unknown kind",
+            "kind",
+            "kind IS NULL",
+            "'unknown kind ' || raw_kind || '; write --map-kind ' || raw_kind || '=KIND or "
+            f"=ignore; the kinds are {_KINDS}'",
+        ),
+        Rule("incomplete", "at", "NOT given_at", "'missing'"),
+        Rule(
+            "clock",
+            "at",
+            '"at" IS NULL',
+            "'not a time: ' || raw_at || '; write ISO 8601 or epoch seconds'",
+        ),
+        Rule(
+            "clock",
+            "at",
+            f"\"at\" > TIMESTAMP '{clock.latest}'",
+            "'in the future: ' || raw_at || '; see the setting cleaning.clock_tolerance_hours'",
+        ),
+        Rule(
+            "clock",
+            "at",
+            f"\"at\" < TIMESTAMP '{clock.earliest}'",
+            "'too long ago: ' || raw_at || '; see the setting cleaning.earliest'",
+        ),
+        Rule(
+            "incomplete",
+            "product_id",
+            "product_id IS NULL AND kind <> 'search'",
+            "'missing; ' || kind || ' needs one'",
+        ),
+        Rule("impossible", "product_id", _long("product_id"), "'longer than 256 characters'"),
+        Rule(
+            "incomplete",
+            "query",
+            "query IS NULL AND kind = 'search'",
+            "'missing; search needs one'",
+        ),
+        Rule(
+            "impossible", "position", "given_position AND position IS NULL", "'not a whole number'"
+        ),
+        Rule("impossible", "position", "position < 1", "'below 1'"),
+        Rule(
+            "impossible", "dwell_ms", "given_dwell_ms AND dwell_ms IS NULL", "'not a whole number'"
+        ),
+        Rule("impossible", "dwell_ms", "dwell_ms < 0", "'negative'"),
+        Rule("impossible", "quantity", "given_quantity AND quantity IS NULL", "'not a number'"),
+        Rule("impossible", "quantity", "quantity <= 0", "'not above 0'"),
+        Rule("impossible", "value", "given_value AND value IS NULL", "'not a number'"),
+        Rule("impossible", "value", "value < 0", "'negative'"),
+    )
 
 
-def incoming(files: Sequence[EventFile]) -> str:
-    """Return the SELECT of all rows of all files, cleaned, with ``good`` telling the sound ones."""
-    ordered = sorted(files, key=lambda file: (file.staged, file.columns))
+def incoming(files: Sequence[EventFile], reading: Reading, clock: Clock) -> str:
+    """Return the SELECT of all rows of all files, cleaned, with ``good`` telling the sound ones.
+
+    Besides the fields: ``filename`` and ``row`` of the source, ``repaired`` (the time was mended),
+    ``ignored`` (an action that is left out), ``naive`` (a time without a zone).
+    """
+    native = sorted(
+        (file for file in files if file.documents is None),
+        key=lambda file: (file.staged, file.columns),
+    )
     parts = [
-        _cleaned(columns, staged, [file.parquet for file in group])
-        for (staged, columns), group in groupby(ordered, lambda file: (file.staged, file.columns))
+        _cleaned(columns, [file.parquet for file in group], reading, staged=staged)
+        for (staged, columns), group in groupby(native, lambda file: (file.staged, file.columns))
     ]
-    bad = " OR ".join(f"coalesce({when}, false)" for _, when, _ in RULES)
-    return f"SELECT *, NOT ({bad}) AS good FROM ({' UNION ALL '.join(parts)})"
+    foreign = [file for file in files if file.documents is not None]
+    if foreign:
+        relation = linked([file.parquet for file in foreign], reading.actions)
+        parts.append(_select(foreign[0].columns, reading, relation, _FOREIGN))
+    bad = " OR ".join(f"coalesce({rule.when}, false)" for rule in rules(clock))
+    return f"""SELECT *, NOT (ignored OR {bad}) AS good FROM (
+        SELECT * REPLACE (CASE WHEN odd_time THEN {_mended(clock)} ELSE "at" END AS "at"),
+            odd_time AND "at" IS NOT NULL AS repaired
+        FROM (SELECT *, "at" NOT BETWEEN TIMESTAMP '{clock.earliest}'
+            AND TIMESTAMP '{clock.latest}' AS odd_time FROM ({" UNION ALL ".join(parts)})))"""
 
 
-def _cleaned(columns: Sequence[tuple[str, str, str]], staged: bool, paths: Sequence[Path]) -> str:
+def _mended(clock: Clock) -> str:
+    """Return the SQL of a time outside the clock's range; of one that cannot be, NULL."""
+    shorter = 'make_timestamp(epoch_us("at") // 1000)'
+    longer = 'make_timestamp(epoch_us("at") * 1000)'
+    sound = f"BETWEEN TIMESTAMP '{clock.earliest}' AND TIMESTAMP '{clock.latest}'"
+    # The types of Python and of the readers end at these years; 'infinity' goes with them.
+    bounds = "TIMESTAMP '0001-01-02' AND TIMESTAMP '9999-12-30'"
+    mended = f"""WHEN NOT isfinite("at") THEN NULL
+        WHEN "at" > TIMESTAMP '9999-12-30' AND {shorter} {sound} THEN {shorter}
+        WHEN "at" BETWEEN TIMESTAMP '1970-01-02' AND TIMESTAMP '1971-01-01'
+            AND {longer} {sound} THEN {longer}"""
+    return f"""CASE {mended if clock.repair else ""} WHEN "at" BETWEEN {bounds} THEN "at" END"""
+
+
+class _Source(NamedTuple):
+    row: str
+    fault: str
+    fault_field: str
+    line: str
+
+
+_FOREIGN = _Source("source_row", "fault", "fault_field", "NULL::VARCHAR")
+_COPY = _Source("file_row_number + 1", "fault", "'row'", "line")
+_PARQUET = _Source("file_row_number + 1", "NULL::VARCHAR", "'row'", "NULL::VARCHAR")
+
+
+def _cleaned(
+    columns: Sequence[tuple[str, str, str]],
+    paths: Sequence[Path],
+    reading: Reading,
+    *,
+    staged: bool,
+) -> str:
+    names = ", ".join(source(path) for path in paths)
+    relation = f"read_parquet([{names}], filename = true, file_row_number = true)"
+    return _select(columns, reading, relation, _COPY if staged else _PARQUET)
+
+
+def _select(
+    columns: Sequence[tuple[str, str, str]], reading: Reading, relation: str, taken: _Source
+) -> str:
     given = {field: (quoted(column), kind) for field, column, kind in columns}
     sources = [given.get(field, ("CAST(NULL AS VARCHAR)", "VARCHAR")) for field in FIELDS]
     cleaned = [
         part
         for field, (column, kind) in zip(FIELDS, sources, strict=True)
-        for part in _clean(field, column, kind)
+        for part in _clean(field, column, kind, reading)
     ]
-    fault = "fault" if staged else "NULL::VARCHAR AS fault"
-    names = ", ".join(source(path) for path in paths)
-    return f"""SELECT filename, file_row_number + 1 AS row, {fault}, {", ".join(cleaned)}
-        FROM read_parquet([{names}], filename = true, file_row_number = true)"""
+    return f"""SELECT filename, {taken.row} AS row, {taken.fault} AS fault,
+        {taken.fault_field} AS fault_field, {taken.line} AS line, {", ".join(cleaned)}
+        FROM {relation}"""
 
 
-def _clean(field: str, column: str, kind: str) -> list[str]:
+def _clean(field: str, column: str, kind: str, reading: Reading) -> list[str]:
     """Return the SQL of one field: its value, and what the rules need besides."""
     raw = _text(column, kind)
     clean = raw
     extra = []
+    given = _given(column, kind, raw)
     if field == "kind":
-        clean = f"TRY_CAST(lower({raw}) AS event_kind)"
+        if reading.default_kind is not None:
+            raw, given = f"coalesce({raw}, '{reading.default_kind}')", "true"
+        clean = reading.actions.kind(raw)
+        extra = [f"{reading.actions.ignored(raw)} AS ignored"]
     elif field == "at":
         clean, naive = _time(column, kind, raw)
         extra = [f"{naive} AS naive"]
@@ -91,7 +220,6 @@ def _clean(field: str, column: str, kind: str) -> list[str]:
         clean = _number(column, kind, raw, _NUMBERS[field])
     else:
         return [f"{raw} AS {quoted(field)}"]
-    given = _given(column, kind, raw)
     return [
         f"{raw} AS raw_{field}",
         f"{given} AS given_{field}",
@@ -135,7 +263,8 @@ def _time(column: str, kind: str, raw: str) -> tuple[str, str]:
     """Return the SQL of the time in UTC, and of whether it lacked an offset."""
     naive = "false"
     if kind == "TIMESTAMP WITH TIME ZONE":
-        time = f"timezone('UTC', {column})"
+        # Plain arithmetic: to go by the time zone costs more than all else about a row.
+        time = f"CASE WHEN isfinite({column}) THEN make_timestamp(epoch_us({column})) END"
     elif kind == "DATE" or kind.startswith("TIMESTAMP"):
         time, naive = f"TRY_CAST({column} AS TIMESTAMP)", "true"
     elif kind == "VARCHAR":
@@ -145,12 +274,10 @@ def _time(column: str, kind: str, raw: str) -> tuple[str, str]:
         naive = f"NOT regexp_matches({raw}, '{_OFFSET}') AND NOT {number}"
     else:
         time = _epoch(column)
-    # The types of Python and of the readers end at these years; 'infinity' goes with them.
-    bounds = "TIMESTAMP '0001-01-02' AND TIMESTAMP '9999-12-30'"
-    return f"CASE WHEN {time} BETWEEN {bounds} THEN {time} END", naive
+    return time, naive
 
 
 def _epoch(column: str) -> str:
     number = f"TRY_CAST({column} AS DOUBLE)"
-    scale = f"CASE WHEN {number} < {_MILLISECONDS_FROM} THEN 1000000 ELSE 1000 END"
-    return f"TRY(make_timestamp(TRY_CAST({number} * {scale} AS BIGINT)))"
+    scales = " ".join(f"WHEN {number} < {below} THEN {scale}" for below, scale in _EPOCH_UNITS)
+    return f"TRY(make_timestamp(TRY_CAST({number} * CASE {scales} ELSE 0.001 END AS BIGINT)))"

@@ -8,6 +8,7 @@ which model made them, so that vectors of different models never meet in one ind
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from hashlib import sha256
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reranker.errors import ConfigError, DataError
+from retrieval.query_encoder import QueryEncoder
 from retrieval.query_thread import one_torch_thread
 
 if TYPE_CHECKING:
@@ -61,15 +63,22 @@ class Embedder(Protocol):
         """Return the vector of a query, shape (dimension,) and length 1; not to be written to."""
         ...
 
+    def prepare_query(self, text: str) -> None:
+        """Begin what `encode_query` will be asked for, where that can be done beside other work."""
+        ...
+
 
 class SentenceTransformerEmbedder:
     """A sentence-transformers model, on the GPU where there is one.
 
     With ``dtype="auto"`` matrix products run in bfloat16 where the processor computes it: measured
     with MiniLM on an AMD EPYC that is three times as fast as float32, and 99.4 % of the ten nearest
-    products of a query stay the same. Weights, norms and pooling stay in float32. Queries, one at
-    a time, take a copy that is bfloat16 throughout, as casting the weights anew would take longer
-    than the query (99.0 % stay the same where products take it, too; this mixture is not measured).
+    products of a query stay the same. Weights, norms and pooling stay in float32. Queries come one
+    at a time and take `retrieval.query_encoder` where it knows the model, else a copy that is
+    bfloat16 throughout, as casting the weights anew would take longer than the query. Measured with
+    500 queries and 4,028 grocery texts, beside float32 for both, of the hundred nearest products
+    stay the same: 99.64 % with that encoder (as with float32 queries; worst query 98 %, least
+    cosine 0.999999), 99.32 % with the bfloat16 copy (worst 96 %, least cosine 0.99988).
     The type is no part of the fingerprint: an index built on one kind of machine serves on another.
 
     Attributes:
@@ -102,14 +111,17 @@ class SentenceTransformerEmbedder:
         self.bfloat16 = dtype == "bfloat16" or (
             dtype == "auto" and _computes_bfloat16(self._model.device.type)
         )
+        self._query_thread = one_torch_thread()
+        self._encoder: QueryEncoder | None = None
+        if dtype != "float32":
+            self._encoder = self._query_thread.submit(QueryEncoder.open, self._model).result()
         self._query_model = self._model
-        if self.bfloat16 and self._model.device.type == "cpu":
+        if self.bfloat16 and self._model.device.type == "cpu" and self._encoder is None:
             self._query_model = copy.deepcopy(self._model).bfloat16()
         # Fast tokenizers refuse to be used by two threads at once ("Already borrowed").
-        self._lock, self._query_lock = Lock(), Lock()
-        self._query_thread = one_torch_thread()
-        self._query = lru_cache(maxsize=_CACHED_QUERIES)(self._encode_query)
-        self.dimension = len(self._query("dimension"))
+        self._lock = Lock()
+        self._query = lru_cache(maxsize=_CACHED_QUERIES)(self._begin_query)
+        self.dimension = len(self.encode_query("dimension"))
 
     def encode(self, texts: Sequence[str], *, progress: CountProgress | None = None) -> Vectors:
         """Return the vectors of product texts; texts that come twice are computed once."""
@@ -120,18 +132,24 @@ class SentenceTransformerEmbedder:
 
     def encode_query(self, text: str) -> Vectors:
         """Return the vector of a query; the latest ones are remembered."""
-        return self._query(text)
+        return self._query(text).result()
 
-    def _encode_query(self, text: str) -> Vectors:
-        return _read_only(self._query_thread.submit(self._run_query, text).result())
+    def prepare_query(self, text: str) -> None:
+        """Begin to embed a query in another thread."""
+        self._query(text)
+
+    def _begin_query(self, text: str) -> "Future[Vectors]":
+        return self._query_thread.submit(lambda: _read_only(self._run_query(text)))
 
     def _run_query(self, text: str) -> Vectors:
+        if self._encoder and (short := self._encoder.encode(text)) is not None:
+            unit: Vectors = _unit(short[None], self.name)[0]
+            return unit
         encode = self._query_model.encode_query
         if self._query_model is self._model:
             rows = self._run(encode, [text])
         else:
-            with self._query_lock:
-                raw = encode([text], show_progress_bar=False, convert_to_tensor=True)
+            raw = encode([text], show_progress_bar=False, convert_to_tensor=True)
             rows = _unit(raw.float().numpy(), self.name)
         vector: Vectors = rows[0]
         return vector
@@ -183,6 +201,9 @@ class UsemEmbedder:
     def encode_query(self, text: str) -> Vectors:
         """Return the vector of a query; the latest ones are remembered."""
         return self._query(text)
+
+    def prepare_query(self, text: str) -> None:
+        """Do nothing: numpy would take its cores from the caller's work."""
 
     def _encode_query(self, text: str) -> Vectors:
         return _read_only(self._run([text])[0])

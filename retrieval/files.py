@@ -4,7 +4,7 @@ import glob
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _DELIMITERS = ",;\t|"
 _QUOTED = re.compile(r'"[^"]*"')
 
 
-def expand(paths: Iterable[Path | str]) -> tuple[Path, ...]:
+def expand(paths: Iterable[Path | str], suffixes: Sequence[str] = SUFFIXES) -> tuple[Path, ...]:
     """Return the files meant by files, folders (searched in depth) and glob patterns, each once.
 
     Raises:
@@ -24,21 +24,21 @@ def expand(paths: Iterable[Path | str]) -> tuple[Path, ...]:
     """
     found: dict[Path, None] = {}
     for path in paths:
-        found.update(dict.fromkeys(_expand_one(Path(path))))
+        found.update(dict.fromkeys(_expand_one(Path(path), suffixes)))
     if not found:
         raise DataError("no files were given: name files, folders or glob patterns")
     for path in found:
-        if not kind(path):
-            raise DataError(f"{path}: unknown kind of file; use one of {', '.join(SUFFIXES)}")
+        if not kind(path, suffixes):
+            raise DataError(f"{path}: unknown kind of file; use one of {', '.join(suffixes)}")
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty; leave it out or export it again")
     return tuple(found)
 
 
-def kind(path: Path) -> str:
+def kind(path: Path, suffixes: Sequence[str] = SUFFIXES) -> str:
     """Return the suffix that tells how a file is read, without .gz; empty if it is unknown."""
     name = path.name.lower()
-    suffix = next((each for each in SUFFIXES if name.endswith(each)), "")
+    suffix = next((each for each in suffixes if name.endswith(each)), "")
     return suffix.removesuffix(".gz")
 
 
@@ -77,11 +77,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _expand_one(path: Path) -> Iterable[Path]:
+def _expand_one(path: Path, suffixes: Sequence[str]) -> Iterable[Path]:
     if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if kind(file) and file.is_file())
+        inside = sorted(file for file in path.rglob("*") if kind(file, suffixes) and file.is_file())
         if not inside:
-            raise DataError(f"{path}: the folder holds no file with {', '.join(SUFFIXES)}")
+            raise DataError(f"{path}: the folder holds no file with {', '.join(suffixes)}")
         return inside
     if path.exists():
         return [path]

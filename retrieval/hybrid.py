@@ -131,12 +131,16 @@ class HybridIndex:
         """Release the files of the lexical index."""
         self._lexical.close()
 
+    def prepare(self, query: str) -> None:
+        """Begin to embed a query, so that a `search` for it that follows need not wait as long."""
+        self._embedder.prepare_query(query)
+
     def search(self, query: str, *, k: int, filters: Filters) -> tuple[Candidate, ...]:
         """Return at most k products for a query, best first, all of which meet the filters.
 
         Both arms are asked for ``arm_depth`` products (k if that is more) that meet the filters,
         and their ranks are fused. The arms run one after the other: at 92,000 products words take
-        0.3 ms beside 6 ms for embedding the query and 5 ms for the vectors, so that a second thread
+        0.3 ms beside 3 ms for embedding the query and 5 ms for the vectors, so that a second thread
         has nothing to win.
         """
         depth = max(k, self._settings.arm_depth)
@@ -179,11 +183,8 @@ class HybridIndex:
         rows = self._table.rows_of_ids(product_ids)
         rows = rows[rows >= 0]
         rows = rows[self._table.mask(filters)[rows]] if filters else rows
-        texts = self._table.texts(rows)
-        kept = [
-            row for row, text in zip(rows, texts, strict=True) if self._lexical.holds(query, text)
-        ]
-        return self._table.products(kept)
+        held = self._lexical.holding(query, self._table.texts(rows))
+        return self._table.products(rows[np.array(held, np.bool_)])
 
     def browse(self, *, k: int, filters: Filters) -> tuple[Product, ...]:
         """Return at most k products that meet the filters, in the catalogue's order."""
@@ -205,7 +206,8 @@ class HybridIndex:
         """Drop what the catalogue of now lacks or the filters no longer admit."""
         rows = self._table.rows_of_keys(keys)
         kept: npt.NDArray[np.bool_] = rows >= 0
-        kept[kept] = self._table.mask(filters)[rows[kept]]
+        if filters:
+            kept[kept] = self._table.mask(filters)[rows[kept]]
         return keys[kept]
 
     def _candidates(

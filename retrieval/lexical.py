@@ -193,14 +193,17 @@ class LexicalIndex:
         except (OSError, ValueError) as error:
             raise _corrupt(self._folder, error) from error
 
-    def holds(self, query: str, text: str) -> bool:
-        """Tell whether a text has every word of a query, as this index tells words apart."""
-        words = self._terms(query)
-        return bool(words) and set(words) <= set(self._words.analyze(" ".join(analyse(text))))
+    def holding(self, query: str, texts: Sequence[str]) -> list[bool]:
+        """Tell of each text whether it has every word of a query, as this index tells words."""
+        words = set(self._terms(query))
+        return [bool(words) and words.issubset(self._stems(text)) for text in texts]
 
     def _terms(self, query: str) -> list[str]:
-        stemmed = self._words.analyze(" ".join(analyse(query)))
-        return list(dict.fromkeys(stemmed))[:MAX_QUERY_TERMS]
+        return list(dict.fromkeys(self._stems(query)))[:MAX_QUERY_TERMS]
+
+    def _stems(self, text: str) -> list[str]:
+        stems: list[str] = self._words.analyze(" ".join(analyse(text)))
+        return stems
 
     def _best(self, query: Any, k: int) -> Hits:
         """Return the best k, with as many of the products that tie for the last place as needed.

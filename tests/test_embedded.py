@@ -1,4 +1,3 @@
-import random
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -9,39 +8,15 @@ from typing import Any
 
 import anyio
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
-from reranker.errors import ContextOverflow, ModelUnavailable, OutputError
+from questions import ask, order
+from reranker.errors import ContextOverflow, ModelTimeout, ModelUnavailable, OutputError
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.rendering import PromptRenderer, RenderedPrompt, load_tokenizer
-from reranker.schema import VERDICT_SLOT, Prompt, Readout, SlotScores, TemplateRef
+from reranker.schema import Prompt, Readout, SlotScores
 from reranker.settings import ModelSettings
 
-TEMPLATE = TemplateRef(name="test", version=1, language="en", sha256="0")
-WORDS = ("oat", "milk", "tea", "bread", "coffee", "honey", "cheese", "apple", "rice", "basil")
 READOUTS: tuple[Readout, ...] = ("labels", "verdict")
-
-
-def ask(readout: Readout, seed: int, *, query: str = "tea", slots: int = 6) -> Prompt:
-    """Return a prompt like the real ones: task, query, cards, in one of many orders."""
-    cards = [" ".join(random.Random(card).choices(WORDS, k=2 + card)) for card in range(slots)]
-    random.Random(seed).shuffle(cards)
-    labels = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:slots]) if readout == "labels" else ()
-    lines = [
-        f"[{label}] {card}" if labels else f"{card}. Buys it:{VERDICT_SLOT}"
-        for label, card in zip(labels or [""] * slots, cards, strict=True)
-    ]
-    task = "You rank the products of an online shop for one shopper. Answer with a label."
-    question = "\n".join([f"The shopper searches for: {query}", *lines])
-    answer = [AIMessage("[")] if labels else []
-    return Prompt(
-        messages=(SystemMessage(task), HumanMessage(question), *answer),
-        order=tuple(range(slots)),
-        labels=labels,
-        readout=readout,
-        template=TEMPLATE,
-        token_count=1,
-    )
 
 
 def read(model: EmbeddedModel, prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
@@ -52,10 +27,6 @@ def assert_same(first: Sequence[SlotScores], second: Sequence[SlotScores]) -> No
     for one, other in zip(first, second, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
         assert order(one) == order(other)
-
-
-def order(scores: SlotScores) -> list[int]:
-    return sorted(range(len(scores.logprobs)), key=lambda slot: -scores.logprobs[slot])
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +94,7 @@ def load(folder: Path, **settings: Any) -> EmbeddedModel:
 def test_spec_tells_what_the_model_can_do(model: EmbeddedModel) -> None:
     assert model.spec.context_length == 8192
     assert len(model.spec.labels) == 52
-    assert model.spec.readouts == {"labels", "verdict"}
+    assert model.spec.readouts == {"labels", "verdict", "generate"}
     assert model.tokenizer.count("oat milk") == 2
 
 
@@ -172,14 +143,14 @@ def test_kept_prefixes_are_never_written_to(tiny: Path) -> None:
     model = load(tiny)
     first = [ask("labels", seed) for seed in range(3)]
     before = read(model, first)
-    ((tokens, values),) = model._scorer.prefixes._kept.items()
+    ((key, values),) = model._scorer.prefixes._kept.items()
     copies = [(keys.clone(), kept.clone()) for keys, kept in values]
     for seed in range(4):
         read(model, [ask("labels", seed, query="rye"), ask("verdict", seed)])
     for (keys, kept), (old_keys, old_kept) in zip(values, copies, strict=True):
         assert keys.equal(old_keys)
         assert kept.equal(old_kept)
-        assert keys.shape[2] == len(tokens)
+        assert keys.shape[2] == len(key[1])
     assert_same(read(model, first), before)
 
 
@@ -353,7 +324,7 @@ def test_a_caller_that_is_cancelled_while_it_waits_ends_as_cancelled(
 def test_an_answer_for_fewer_prompts_is_refused(tiny: Path) -> None:
     model = load(tiny)
     score = model._scorer.score
-    model._scorer.score = lambda prompts, stopped: score(prompts, stopped)[1:]
+    model._scorer.score = lambda prompts, stopped, scope: score(prompts, stopped)[1:]
     with pytest.raises(OutputError, match="it answered 1 of 2 prompts"):
         read(model, [ask("labels", seed) for seed in range(2)])
 
@@ -364,3 +335,86 @@ def test_loading_is_told(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
     EmbeddedModel.load(settings, progress=lambda *step: told.append(step))
     assert told == [(f"loading {tiny}", 0, 1), (f"loading {tiny}", 1, 1)]
     assert capfd.readouterr() == ("", "")
+
+
+def write(model: EmbeddedModel, prompts: Sequence[Prompt], max_tokens: int = 12) -> Sequence[str]:
+    async def scenario() -> Sequence[str]:
+        return await model.write(prompts, schema={}, max_tokens=max_tokens)
+
+    return anyio.run(scenario)
+
+
+def test_kept_prefixes_serve_their_own_scope_only(tiny: Path) -> None:
+    model = load(tiny)
+    counted: list[int] = []
+    forward = model._scorer._forward
+
+    def count(tokens: Any, *rest: Any) -> Any:
+        counted.append(tokens.numel())
+        return forward(tokens, *rest)
+
+    model._scorer._forward = count
+
+    async def tokens_of(scope: str | None) -> int:
+        counted.clear()
+        await model.read([ask("labels", 0)], scope=scope)
+        return sum(counted)
+
+    first = anyio.run(tokens_of, "anna")
+    assert anyio.run(tokens_of, "anna") < first / 10
+    assert anyio.run(tokens_of, "ben") == first
+    assert anyio.run(tokens_of, None) == first
+    assert anyio.run(tokens_of, "anna") < first / 10
+
+
+def test_writing_is_greedy_and_ends_by_itself(smollm2_folder: Path, model: EmbeddedModel) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    plain = AutoModelForCausalLM.from_pretrained(smollm2_folder, dtype=torch.float32).eval()
+    tokens = model._renderer.render(ask("generate", 0)).token_ids
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=40, eos_token_id=2, pad_token_id=2)
+    with torch.inference_mode():
+        whole = plain.generate(torch.tensor([tokens]), generation_config=greedy)[0]
+    expected = model._renderer.decode(whole[len(tokens) :].tolist())
+    assert write(model, [ask("generate", 0), ask("generate", 1)], max_tokens=40)[0] == expected
+    assert expected
+
+
+def test_writing_goes_on_with_an_answer_that_has_begun(model: EmbeddedModel) -> None:
+    from langchain_core.messages import AIMessage
+
+    asked = ask("generate", 0)
+    begun = asked.model_copy(update={"messages": (*asked.messages, AIMessage('{"order": ["A", "'))})
+    (answer,) = write(model, [begun])
+    assert answer[0].isalpha()
+    assert model._renderer.decode(model._renderer.render(begun).token_ids).endswith('["A", "')
+
+
+def test_an_answer_beyond_the_context_is_refused(tiny: Path) -> None:
+    with pytest.raises(ContextOverflow):
+        write(load(tiny), [ask("generate", 0)], max_tokens=390)
+
+
+def test_no_time_no_answer(tiny: Path) -> None:
+    model = load(tiny)
+
+    async def scenario() -> None:
+        with pytest.raises(ModelTimeout, match="tiny"):
+            await model.read([ask("labels", 0)], seconds=0)
+        with pytest.raises(ModelTimeout, match="tiny"):
+            await model.write([ask("generate", 0)], schema={}, max_tokens=5, seconds=0)
+
+    anyio.run(scenario)
+
+
+def test_writing_stops_for_a_caller_that_is_gone(model: EmbeddedModel) -> None:
+    async def scenario() -> float:
+        started = time.perf_counter()
+        with anyio.move_on_after(0.3) as scope:
+            await model.write([ask("generate", 0)], schema={}, max_tokens=4000)
+        assert scope.cancelled_caught
+        await model.read([ask("labels", 0)])
+        return time.perf_counter() - started
+
+    assert anyio.run(scenario) < 10

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from reranker.models.stored_folder import MANIFEST
 from reranker.models.weights import resolve
 from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder
 from retrieval.embedding_cache import EmbeddingCache
+from retrieval.query_encoder import LONGEST, QueryEncoder
 
 PAIRS = [
     ("running shoes for men", "men's jogging trainers", "canned tomato soup"),
@@ -89,6 +91,71 @@ def test_queries_take_one_core_and_all_else_keeps_its_own(folder: Path) -> None:
         assert threads() == [3, 3]
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.fixture
+def bert(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+def _open(model: Any) -> QueryEncoder:
+    encoder = QueryEncoder.open(model)
+    if encoder is None:
+        pytest.skip("this processor has no packed products")
+    return encoder
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Tea", "crème brûlée 4x125 g", "一双红色的鞋", "[SEP] [MASK]"]
+)
+def test_the_short_way_computes_what_the_model_does(bert: Any, text: str) -> None:
+    short = _open(bert).encode(text)
+    assert short is not None
+    np.testing.assert_allclose(short / np.linalg.norm(short), bert.encode_query(text), atol=2e-3)
+
+
+def test_a_long_query_takes_the_long_way(bert: Any, minilm: SentenceTransformerEmbedder) -> None:
+    text = "tea " * LONGEST
+    assert _open(bert).encode(text) is None
+    assert minilm.encode_query(text) @ bert.encode_query(text) > 0.999
+
+
+def test_the_short_way_follows_prompt_and_pooling(bert: Any) -> None:
+    plain = _open(bert).encode("tea")
+    bert.prompts["query"] = "query: "
+    bert[1].pooling_mode = "cls"
+    other = _open(bert).encode("tea")
+    assert other is not None
+    assert plain is not None
+    assert plain @ other / np.linalg.norm(plain) / np.linalg.norm(other) < 0.9
+    expected = bert.encode_query("tea")
+    assert other @ expected / np.linalg.norm(other) > 0.9999
+
+
+def test_a_model_that_computes_otherwise_takes_the_long_way(bert: Any) -> None:
+    import torch
+
+    _open(bert)
+    with torch.no_grad():
+        bert[0].auto_model.encoder.layer[0].attention.self.register_forward_hook(
+            lambda _module, _given, output: (output[0] * 0.5, *output[1:])
+        )
+    assert QueryEncoder.open(bert) is None
+    bert[1].pooling_mode = "max"
+    assert QueryEncoder.open(bert) is None
+
+
+def test_a_prepared_query_is_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minilm = SentenceTransformerEmbedder(folder)
+    asked: list[str] = []
+    run = minilm._run_query
+    monkeypatch.setattr(minilm, "_run_query", lambda text: (asked.append(text), run(text))[1])
+    minilm.prepare_query("green tea")
+    vector = minilm.encode_query("green tea")
+    assert vector @ minilm.encode(["green tea"])[0] > 0.999
+    assert asked == ["green tea"]
 
 
 def test_equal_texts_are_computed_once(embedder: Embedder) -> None:

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reranker.fusion import prerank
+from reranker.fusion import Blend
 from reranker.interest import Interest
 from reranker.schema import (
     Affinity,
@@ -66,7 +66,7 @@ def test_the_window_takes_what_is_bought_again_before_what_is_merely_recalled() 
         Candidate(product=Product(product_id=name, title="x"), recall_rank=rank, recall_score=1)
         for rank, name in enumerate(["7", "8", "9", "1"], start=1)
     )
-    order = prerank(candidates, PROFILE, FusionSettings())
+    order = Blend(candidates, PROFILE, FusionSettings()).candidates
     assert [c.product.product_id for c in order] == ["7", "1", "8", "9"]
-    assert prerank(candidates, None, FusionSettings()) == candidates
+    assert Blend(candidates, None, FusionSettings()).candidates == candidates
     assert [c.recall_rank for c in order] == [1, 4, 2, 3]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reranker.errors import ConfigError, ModelTimeout, ModelUnavailable, OutputError
-from reranker.fusion import fuse
+from reranker.fusion import Blend
 from reranker.listwise import Judgement, ListwiseRanker
 from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import ModelSpec
@@ -279,7 +279,7 @@ def test_every_candidate_comes_back_exactly_once(
         outcome="model",
     )
     weights = FusionSettings(model=model, recall=recall, interest=interest)
-    ranked = fuse(items, judged, None, weights)
+    ranked = Blend(items, None, weights).items(judged)
     assert [item.rank for item in ranked] == list(range(1, len(items) + 1))
     assert {item.product.product_id for item in ranked} == {str(n) for n in range(len(items))}
     scores = [item.score for item in ranked]

@@ -210,13 +210,14 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
             ProductTable.open(path).verify()
 
 
-def test_a_table_saved_before_there_were_checksums_is_sound(
+def test_a_table_without_a_checksum_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("retrieval.product_table._checksum", lambda *_: b"")
         table_of(lamp("a")).save(tmp_path / "t.arrow")
-    ProductTable.open(tmp_path / "t.arrow").verify()
+    with pytest.raises(DataError, match="not a catalogue of this version"):
+        ProductTable.open(tmp_path / "t.arrow")
 
 
 def test_a_column_has_all_rows() -> None:

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reranker.errors import ContextOverflow
+from reranker.errors import ContextOverflow, OutputError
 from reranker.models.tokenizing import HFTokenizer
+from reranker.parsing import answer_tokens, parse_ranking
 from reranker.ports import ModelSpec
 from reranker.prompting import (
     PromptBudget,
@@ -26,7 +27,7 @@ def spec(context_length: int = 8192) -> ModelSpec:
         name="m",
         context_length=context_length,
         labels=LABELS,
-        readouts=frozenset({"labels", "verdict"}),
+        readouts=frozenset({"labels", "verdict", "generate"}),
     )
 
 
@@ -40,6 +41,7 @@ def draft(tokenizer: HFTokenizer, request: SearchRequest, profile: str | None = 
         spec=changes.pop("spec", spec()),
         tokenizer=tokenizer,
         budget=BUDGET,
+        reasons=changes.pop("reasons", 0),
     )
 
 
@@ -136,3 +138,41 @@ def test_fair_share_is_the_largest_cap_that_fits(needs: list[int], room: int) ->
     assert sum(min(need, share) for need in needs) <= room
     if share < max(needs):
         assert sum(min(need, share + 1) for need in needs) > room
+
+
+def test_a_written_answer_is_asked_for_by_label_with_reasons(tokenizer: HFTokenizer) -> None:
+    drafted = draft(tokenizer, SearchRequest(query="phone"), readout="generate", reasons=10)
+    prompt = build_prompt(drafted, [5, 4, 3, 2, 1, 0])
+    text = prompt.messages[1].content
+    assert drafted.reasons == 6, "no more than there are candidates"
+    assert (
+        text.index("[A] Desk lamp") < text.index("[F] Smartphone 128 GB") < text.index("Rank all 6")
+    )
+    assert not any(f"p{n}" in text for n in range(1, 7))
+    assert len(prompt.messages) == 2
+    assert prompt.labels == tuple("ABCDEF")
+    asked = draft(tokenizer, SearchRequest(query="phone"), reasons=3)
+    assert asked.reasons == 0, "only a written answer gives reasons"
+
+
+def test_the_form_shown_cannot_be_taken_for_an_answer(tokenizer: HFTokenizer) -> None:
+    drafted = draft(tokenizer, SearchRequest(query="phone"), readout="generate", reasons=3)
+    shown = build_prompt(drafted, range(6)).messages[1].content.splitlines()[-1]
+    with pytest.raises(OutputError):
+        parse_ranking(shown, drafted.labels)
+
+
+def test_room_is_left_for_a_written_answer(tokenizer: HFTokenizer) -> None:
+    items = candidates(tuple(Product(product_id=str(n), title="word " * 100) for n in range(20)))
+    drafted = draft(
+        tokenizer,
+        SearchRequest(query="phone"),
+        items=items,
+        readout="generate",
+        reasons=3,
+        spec=spec(1024),
+    )
+    prompt = build_prompt(drafted, range(20))
+    total = sum(tokenizer.count(message.content) + 8 for message in prompt.messages)
+    assert total + answer_tokens(20, 3) <= 1024
+    assert drafted.shortened == 20

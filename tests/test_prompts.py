@@ -12,6 +12,12 @@ CARDS = [
 
 
 PINNED = {
+    "listwise_generate.v1.en.jinja": (
+        "6134e1adc6dd936fcb33c67d643ecfb08275f02c8fccd7666895dd7dad1f2a98"
+    ),
+    "listwise_generate.v1.zh.jinja": (
+        "efb1509ced0f9480dbb998b4cdba78d9c88879399792bcab086642ff5934c154"
+    ),
     "listwise_labels.v1.en.jinja": (
         "5f34bf234fd78e0a7c60d6e73340ce570298c435a6ec3bc9de9360f0d7a3efff"
     ),
@@ -35,10 +41,11 @@ def test_a_template_never_changes_once_it_is_used(file: str) -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("readout", ["labels", "verdict"])
+@pytest.mark.parametrize("readout", ["labels", "verdict", "generate"])
 def test_listwise_rendering(readout: str, language: str, golden) -> None:
     template = load_template(f"listwise_{readout}", language)
-    variables = {"answer_prefix": "["} if readout == "labels" else {}
+    own = {"labels": {"answer_prefix": "["}, "generate": {"reasons": 2}}
+    variables = own.get(readout, {})
     messages = template.render_messages(
         profile="Buys often: green tea.",
         query="手机" if language == "zh" else "phone",
@@ -59,6 +66,18 @@ def test_without_profile_or_query_nothing_is_said_of_them() -> None:
     assert "known of the shopper" not in messages["user"]
     assert "searches for" not in messages["user"]
     assert "recommend" in messages["user"]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_without_reasons_none_are_asked_for(language: str) -> None:
+    template = load_template("listwise_generate", language)
+    messages = dict(
+        template.render_messages(profile="", query="tea", context=(), cards=CARDS, reasons=0)
+    )
+    assert "reason" not in messages["user"]
+    assert "理由" not in messages["user"]
+    assert messages["user"].endswith('{"ranking": ["8", "9", "7"]}')
+    assert "assistant" not in messages
 
 
 def test_missing_and_unknown_variables_are_named() -> None:

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from reranker.cli import benchmark, config, demo, search, store
+from reranker.cli import benchmark, config, demo, llm, search, store
 from reranker.cli.output import errors, plain
 from reranker.errors import (
     ConfigError,
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.add_typer(store.catalogue, name="catalogue")
 app.add_typer(store.behaviour, name="behaviour")
 app.add_typer(store.index, name="index")
+app.add_typer(llm.llm, name="llm")
 app.command("profile")(search.profile)
 app.command("search")(search.search)
 app.command("demo")(demo.demo)

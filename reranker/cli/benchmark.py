@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from eval.benchmark import Benchmark
     from reranker.ports import Progress
     from reranker.schema import Product
+    from reranker.settings import Settings
 
 
 def benchmark(
@@ -40,18 +41,19 @@ def benchmark(
     from eval.benchmark import run_benchmark
     from eval.datasets import complete_journey
     from reranker.models.weights import cache_folder, resolve
-    from reranker.wiring import open_model
+    from reranker.wiring import build, open_model
 
     settings = load_settings(config, None, sets)
     folder = work or cache_folder() / "benchmark"
     with progress_bars() as report:
+        model = open_model(settings, progress=report)
         data = complete_journey(cache_folder() / "datasets" / "complete-journey", progress=report)
         result = run_benchmark(
             folder,
             _products(data.products, folder, report),
             embedder=resolve(settings.retrieval.embedder, progress=report),
-            model=open_model(settings, progress=report),
-            settings=settings,
+            open_shop=lambda store: build(_at(settings, store), model=model),
+            settings=settings.retrieval,
             products=products,
             events=events,
             searches=searches,
@@ -61,6 +63,11 @@ def benchmark(
         print_json(result)
     else:
         _show(result)
+
+
+def _at(settings: "Settings", store: Path) -> "Settings":
+    shop = settings.store.model_copy(update={"path": store})
+    return settings.model_copy(update={"store": shop})
 
 
 def _products(file: Path, folder: Path, report: "Progress") -> "Sequence[Product]":

@@ -1,4 +1,4 @@
-"""`shelfwise catalogue import`, `shelfwise behaviour import` and `shelfwise index build`."""
+"""`shelfwise catalogue import` and `shelfwise index build`, beside the commands on behaviour."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from reranker.cli.events import behaviour
 from reranker.cli.options import (
     ConfigOption,
     JsonOption,
@@ -20,8 +21,9 @@ from reranker.cli.output import console, plain, print_json, progress_bars
 if TYPE_CHECKING:
     from retrieval.imports import RejectedRow
 
+__all__ = ["behaviour", "catalogue", "index"]
+
 catalogue = typer.Typer(help="The shop's products.", no_args_is_help=True, rich_markup_mode=None)
-behaviour = typer.Typer(help="What shoppers did.", no_args_is_help=True, rich_markup_mode=None)
 index = typer.Typer(help="The recall index.", no_args_is_help=True, rich_markup_mode=None)
 
 Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, folders or globs.")]
@@ -81,33 +83,6 @@ def import_products(
         console.print(plain(f"columns not used: {unused}"), style="dim")
     _show_rejected(result.rejected, result.rejected_count, settings.store.path / "catalogue")
     console.print("next: shelfwise index build", style="dim")
-
-
-@behaviour.command("import")
-def import_behaviour(
-    files: Files,
-    mapping: MapOption = None,
-    store: StoreOption = None,
-    config: ConfigOption = None,
-    sets: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Import events from Parquet, CSV or JSONL; events already there are passed over."""
-    from reranker.wiring import import_events
-
-    settings = load_settings(config, store, sets)
-    with progress_bars() as report:
-        result = import_events(settings, files, mapping=pairs(mapping, "--map"), progress=report)
-    if as_json:
-        print_json(result)
-        return
-    console.print(
-        f"{result.rows} rows read: {result.imported} events imported, {result.duplicates} "
-        f"duplicates passed over, {result.rejected_count} rows rejected"
-    )
-    if result.naive_times:
-        console.print(f"{result.naive_times} times without a zone were taken as UTC")
-    _show_rejected(result.rejected, result.rejected_count, settings.store.path)
 
 
 @index.command("build")

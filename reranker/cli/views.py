@@ -68,7 +68,7 @@ def _footer(result: "RerankResult") -> str:
     times = result.timings
     facts = [
         f"outcome {result.outcome}",
-        f"{len(result.items)} candidates",
+        f"{len(result.items)} candidates, {result.windows} prompts in {result.rounds} rounds",
         f"model {result.model}" + (f" + {result.adapter}" if result.adapter else ""),
     ]
     if result.template:

@@ -2,19 +2,22 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from reranker.errors import ConfigError, ContextOverflow, ModelUnavailable, OutputError
+from reranker.errors import ModelTimeout, ModelUnavailable, OutputError
+from reranker.models.asking import check_length, describe, slot_scores
 from reranker.models.conversion import quiet_transformers
-from reranker.models.rendering import PromptRenderer, RenderedPrompt, load_tokenizer
+from reranker.models.rendering import PromptRenderer, load_tokenizer
 from reranker.models.tokenizing import HFTokenizer
 from reranker.models.weights import resolve
 from reranker.ports import ModelSpec, Progress, Tokenizer
-from reranker.schema import Prompt, Readout, SlotScores
+from reranker.schema import Prompt, SlotScores
 from reranker.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _OTHER_CONTEXT = 4096
+_T = TypeVar("_T")
 
 
 class EmbeddedModel:
@@ -40,7 +44,7 @@ class EmbeddedModel:
             name: what results call the model; None takes the settings' name.
 
         Raises:
-            ConfigError: it is no instruction-tuned model, or no readout can be used with it.
+            ConfigError: it is no instruction-tuned model.
             ModelUnavailable: its files are missing or damaged, or memory does not suffice.
         """
         self._name = name or settings.name
@@ -49,7 +53,9 @@ class EmbeddedModel:
             self._renderer = PromptRenderer(tokenizer, name=self._name)
             model = _load_model(folder, settings.dtype)
         self._tokenizer = HFTokenizer(folder)
-        self._spec = _describe(self._name, model, self._renderer)
+        length = _context_length(model)
+        self._spec = describe(self._renderer, name=self._name, context_length=length)
+        self._end_ids = _end_ids(model, self._renderer)
         self._scorer: Any = _scorer(model, settings.prefix_cache)
         self._worker = ThreadPoolExecutor(
             max_workers=1,
@@ -84,26 +90,47 @@ class EmbeddedModel:
         """Give access to the model's tokenizer."""
         return self._tokenizer
 
-    async def read(self, prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+    async def read(
+        self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
+    ) -> tuple[SlotScores, ...]:
         """Score every slot of every prompt, in their order, as one batch.
+
+        See `LanguageModel.read`.
 
         Raises:
             ConfigError: the model cannot be asked in this way.
             ContextOverflow: a prompt is longer than the model's context; nothing was computed.
+            ModelTimeout: no answer within ``seconds``.
             ModelUnavailable: the model is closed, or memory did not suffice.
             OutputError: a score is not a finite number, or a prompt has none.
         """
         if not prompts:
             return ()
-        gone = Event()
-        try:
-            job = self._worker.submit(self._read, tuple(prompts), gone.is_set)
-        except RuntimeError as error:
-            raise self._closed() from error
-        try:
-            return await asyncio.wrap_future(job)
-        finally:
-            gone.set()
+        return await self._work(seconds, self._read, tuple(prompts), scope)
+
+    async def write(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        schema: Mapping[str, Any],
+        max_tokens: int,
+        scope: str | None = None,
+        seconds: float = math.inf,
+    ) -> tuple[str, ...]:
+        """Write an answer to every prompt, one after the other, the likeliest token each time.
+
+        The schema cannot be enforced here: what comes may have any form. Nothing of the prompts is
+        kept. See `LanguageModel.write`.
+
+        Raises:
+            ConfigError: the chat template cannot render the prompt.
+            ContextOverflow: a prompt and the longest answer are longer than the model's context.
+            ModelTimeout: not all was written within ``seconds``.
+            ModelUnavailable: the model is closed, or memory did not suffice.
+        """
+        if not prompts:
+            return ()
+        return await self._work(seconds, self._write, tuple(prompts), max_tokens)
 
     async def aclose(self) -> None:
         """Release the model. Batches that wait are refused; the running one ends by itself."""
@@ -111,45 +138,77 @@ class EmbeddedModel:
         self._scorer = None
         self._worker.shutdown(wait=False)
 
-    def _read(
-        self, prompts: Sequence[Prompt], stopped: Callable[[], bool]
-    ) -> tuple[SlotScores, ...]:
+    async def _work(
+        self, seconds: float, act: Callable[..., tuple[_T, ...]], *arguments: object
+    ) -> tuple[_T, ...]:
+        """Run a method in the thread that computes, until nobody waits for it any more."""
+        gone = Event()
+        deadline = time.monotonic() + seconds
+
+        def stopped() -> bool:
+            return gone.is_set() or time.monotonic() >= deadline
+
+        try:
+            job = self._worker.submit(self._compute, act, arguments, stopped)
+        except RuntimeError as error:
+            raise self._closed() from error
+        try:
+            return await asyncio.wrap_future(job)
+        finally:
+            gone.set()
+
+    def _compute(
+        self,
+        act: Callable[..., tuple[_T, ...]],
+        arguments: Sequence[object],
+        stopped: Callable[[], bool],
+    ) -> tuple[_T, ...]:
+        from reranker.models.prefill import Interrupted
+
         scorer = self._scorer
         if scorer is None:
             raise self._closed()
-        rendered = [self._renderer.render(prompt) for prompt in prompts]
-        self._check_length(rendered)
         try:
-            rows = scorer.score(rendered, stopped)
+            return act(scorer, stopped, *arguments)
+        except Interrupted as error:
+            raise ModelTimeout(f"{self._name}: the time for the answer is over") from error
         except RuntimeError as error:
             message = f"{self._name}: computing failed: {error}"
             raise ModelUnavailable(message, retryable=True) from error
+
+    def _read(
+        self,
+        scorer: Any,
+        stopped: Callable[[], bool],
+        prompts: Sequence[Prompt],
+        scope: str | None,
+    ) -> tuple[SlotScores, ...]:
+        rendered = [self._renderer.render(prompt) for prompt in prompts]
+        check_length(self._spec, rendered)
+        rows = scorer.score(rendered, stopped, scope=scope)
         if len(rows) != len(prompts):
             message = f"{self._name}: it answered {len(rows)} of {len(prompts)} prompts"
             raise OutputError(message, raw=str(rows))
-        return tuple(map(self._scores, prompts, rows))
+        return tuple(map(partial(slot_scores, self._name), prompts, rows))
+
+    def _write(
+        self,
+        scorer: Any,
+        stopped: Callable[[], bool],
+        prompts: Sequence[Prompt],
+        max_tokens: int,
+    ) -> tuple[str, ...]:
+        rendered = [self._renderer.render(prompt) for prompt in prompts]
+        check_length(self._spec, rendered, answer=max_tokens)
+        ends = self._end_ids
+        written = [
+            scorer.write(one, max_tokens=max_tokens, end_ids=ends, stopped=stopped)
+            for one in rendered
+        ]
+        return tuple(map(self._renderer.decode, written))
 
     def _closed(self) -> ModelUnavailable:
         return ModelUnavailable(f"{self._name}: the model is closed")
-
-    def _check_length(self, rendered: Sequence[RenderedPrompt]) -> None:
-        longest = max(len(prompt.token_ids) for prompt in rendered)
-        if longest >= self._spec.context_length:
-            message = (
-                f"{self._name}: a prompt of {longest} tokens and the answer do not fit its context "
-                f"of {self._spec.context_length}: lower ranking.window, ranking.card_tokens or "
-                "profile.max_tokens"
-            )
-            raise ContextOverflow(message)
-
-    def _scores(self, prompt: Prompt, logprobs: Sequence[float]) -> SlotScores:
-        if not all(map(math.isfinite, logprobs)):
-            message = f"{self._name}: it gave scores that are no finite numbers; try another dtype"
-            raise OutputError(message, raw=str(logprobs))
-        if prompt.readout == "verdict":
-            return SlotScores(logprobs=tuple(logprobs))
-        mass = min(math.fsum(map(math.exp, logprobs)), 1.0)
-        return SlotScores(logprobs=tuple(logprobs), label_mass=mass)
 
 
 def _load_model(folder: Path, dtype: str) -> "PreTrainedModel":
@@ -198,30 +257,17 @@ def _scorer(model: "PreTrainedModel", prefixes: int) -> Any:
     return CausalScorer(model, prefixes=prefixes)
 
 
-def _describe(name: str, model: "PreTrainedModel", renderer: PromptRenderer) -> ModelSpec:
-    checks: dict[Readout, Callable[[], object]] = {
-        "labels": renderer.answer_prefix,
-        "verdict": renderer.verdict_token,
-    }
-    readouts: set[Readout] = set()
-    reasons = []
-    for readout, check in checks.items():
-        try:
-            check()
-            readouts.add(readout)
-        except ConfigError as error:
-            reasons.append(str(error))
-    if not readouts:
-        raise ConfigError("; ".join(reasons))
+def _context_length(model: "PreTrainedModel") -> int:
     config: Any = model.config.get_text_config()
-    prefix = renderer.answer_prefix() if "labels" in readouts else ""
-    return ModelSpec(
-        name=name,
-        context_length=getattr(config, "max_position_embeddings", None) or _OTHER_CONTEXT,
-        labels=tuple(renderer.labels(prefix)) if "labels" in readouts else (),
-        answer_prefix=prefix,
-        readouts=frozenset(readouts),
-    )
+    return getattr(config, "max_position_embeddings", None) or _OTHER_CONTEXT
+
+
+def _end_ids(model: "PreTrainedModel", renderer: PromptRenderer) -> frozenset[int]:
+    """Return the tokens that end an answer, as the model's files name them."""
+    generation: Any = getattr(model, "generation_config", None)
+    named = getattr(generation, "eos_token_id", None)
+    ids = named if isinstance(named, list) else [named]
+    return frozenset(one for one in [*ids, renderer.end_id] if one is not None)
 
 
 def _set_threads(threads: int) -> None:

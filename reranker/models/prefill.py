@@ -1,8 +1,8 @@
 """One pass of a causal language model over prompts, read at a few places.
 
-Nothing is generated: a prompt costs its prefill, and the vocabulary is computed only where a score
-is read. What the prompts of a batch start with is computed once, and kept for later batches: the
-task for everybody, profile and query for the same shopper.
+To score prompts nothing is generated: a prompt costs its prefill, and the vocabulary is computed
+only where a score is read. What the prompts of a batch start with is computed once, and kept for
+later batches of the same scope, that is, of the same shopper.
 
 Importing this module loads torch and transformers.
 """
@@ -27,6 +27,8 @@ GPU_PASS_TOKENS = 16_384
 _SHORTEST_PREFIX = 16
 KeyValues = tuple[tuple[Tensor, Tensor], ...]
 """Keys and values of each layer, each of shape (1, heads, tokens, width)."""
+
+_PrefixKey = tuple[str | None, tuple[int, ...]]
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: nobody waits for the answer any more
@@ -58,34 +60,37 @@ class ScoreHead(nn.Module):
 
 
 class PrefixCache:
-    """The keys and values of the prompt starts used last. Entries are never written to."""
+    """The keys and values of the prompt starts used last. Entries are never written to.
+
+    An entry only serves prompts of the scope that it was computed for: how long an answer takes
+    must not tell one shopper what another has asked.
+    """
 
     def __init__(self, entries: int) -> None:
         self._entries = entries
-        self._kept: OrderedDict[tuple[int, ...], KeyValues] = OrderedDict()
+        self._kept: OrderedDict[_PrefixKey, KeyValues] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, tokens: Sequence[int]) -> tuple[int, KeyValues]:
+    def find(self, tokens: Sequence[int], scope: str | None) -> tuple[int, KeyValues]:
         """Return how many of the first tokens are known, and their keys and values."""
-        lengths = {known: common_prefix([known, tokens]) for known in self._kept}
-        best = max(lengths, key=lengths.__getitem__, default=())
-        length = lengths.get(best, 0)
-        if length < _SHORTEST_PREFIX:
+        lengths = {key: common_prefix([key[1], tokens]) for key in self._kept if key[0] == scope}
+        best = max(lengths, key=lengths.__getitem__, default=None)
+        if best is None or lengths[best] < _SHORTEST_PREFIX:
             return 0, ()
         self._kept.move_to_end(best)
-        return length, cut(self._kept[best], length)
+        return lengths[best], cut(self._kept[best], lengths[best])
 
-    def keep(self, tokens: Sequence[int], values: KeyValues) -> None:
+    def keep(self, tokens: Sequence[int], scope: str | None, values: KeyValues) -> None:
         """Keep keys and values, in place of entries that they contain."""
         new = tuple(tokens)
         if not self._entries or len(new) < _SHORTEST_PREFIX:
             return
-        for known in [k for k in self._kept if k == new[: len(k)]]:
-            del self._kept[known]
+        for key in [key for key in self._kept if key[0] == scope and key[1] == new[: len(key[1])]]:
+            del self._kept[key]
         # A copy: a view would hold on to the memory of the whole pass that it is part of.
-        self._kept[new] = tuple((keys.clone(), kept.clone()) for keys, kept in values)
+        self._kept[scope, new] = tuple((keys.clone(), kept.clone()) for keys, kept in values)
         while len(self._kept) > self._entries:
             self._kept.popitem(last=False)
 
@@ -113,49 +118,101 @@ class CausalScorer:
 
     @torch.inference_mode()
     def score(
-        self, prompts: Sequence[RenderedPrompt], stopped: Callable[[], bool] = lambda: False
+        self,
+        prompts: Sequence[RenderedPrompt],
+        stopped: Callable[[], bool] = lambda: False,
+        *,
+        scope: str | None = None,
     ) -> list[tuple[float, ...]]:
         """Return for each prompt the natural-log probability of each slot.
 
         Args:
             prompts: at least one.
             stopped: asked between passes whether nobody waits for the answer any more.
+            scope: whose kept prompt starts may serve these, and may be replaced by theirs.
 
         Raises:
             Interrupted: it said so.
         """
-        shared, values = self._shared(prompts)
+        shared, values = self._shared(prompts, scope)
         scores: dict[int, tuple[float, ...]] = {}
         for group in self._groups([len(prompt.token_ids) for prompt in prompts]):
             if stopped():
                 raise Interrupted
             rows = [prompts[index] for index in group]
-            keep = len(prompts) == 1
-            logits = self._pass(rows, shared, values, keep=keep)
+            logits, cache = self._pass(rows, shared, values, keep=len(prompts) == 1)
+            if cache is not None:
+                length = rows[0].score_positions[0]
+                start = rows[0].token_ids[:length]
+                self.prefixes.keep(start, scope, cut(_values(cache), length))
             for index, prompt, row in zip(group, rows, logits, strict=True):
                 scores[index] = _read(prompt, row)
         return [scores[index] for index in range(len(prompts))]
 
-    def _shared(self, prompts: Sequence[RenderedPrompt]) -> tuple[int, KeyValues]:
+    @torch.inference_mode()
+    def write(
+        self,
+        prompt: RenderedPrompt,
+        *,
+        max_tokens: int,
+        end_ids: Sequence[int],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> list[int]:
+        """Return the tokens that the model writes behind a prompt, the likeliest each time.
+
+        Args:
+            prompt: nothing of it is kept.
+            max_tokens: longest answer.
+            end_ids: tokens that end an answer; they are not part of it.
+            stopped: asked before each token whether nobody waits for the answer any more.
+
+        Raises:
+            Interrupted: it said so.
+        """
+        device = self._model.device
+        cache = self._cache((), rows=1)
+        tokens = torch.tensor([prompt.token_ids], device=device)
+        places = torch.arange(tokens.shape[1], device=device)
+        written: list[int] = []
+        self._head.positions = torch.tensor([[tokens.shape[1] - 1]], device=device)
+        while len(written) < max_tokens:
+            if stopped():
+                raise Interrupted
+            output = self._model(
+                input_ids=tokens, position_ids=places[None], past_key_values=cache, use_cache=True
+            )
+            best = int(output.logits[0, -1].argmax())
+            if best in end_ids:
+                break
+            written.append(best)
+            tokens = torch.tensor([[best]], device=device)
+            places = places[-1:] + 1
+            self._head.positions = torch.zeros((1, 1), dtype=torch.long, device=device)
+        return written
+
+    def _shared(
+        self, prompts: Sequence[RenderedPrompt], scope: str | None
+    ) -> tuple[int, KeyValues]:
         """Return how many first tokens all prompts share, computed, and their keys and values."""
         if not self._reuses:
             return 0, ()
         limit = min(prompt.score_positions[0] for prompt in prompts)
         length = min(common_prefix([prompt.token_ids for prompt in prompts]), limit)
         tokens = prompts[0].token_ids[:length]
-        known, values = self.prefixes.find(tokens)
+        known, values = self.prefixes.find(tokens, scope)
         # A single prompt is computed in one pass from what is known, and kept afterwards.
         if len(prompts) == 1 or known == length or length < _SHORTEST_PREFIX:
             return known, values
         cache = self._cache(values, rows=1)
         self._forward(torch.tensor([tokens[known:]]), known, cache, None)
         values = _values(cache)
-        self.prefixes.keep(tokens, values)
+        self.prefixes.keep(tokens, scope, values)
         return length, values
 
     def _pass(
         self, rows: Sequence[RenderedPrompt], shared: int, values: KeyValues, *, keep: bool
-    ) -> Tensor:
+    ) -> tuple[Tensor, DynamicCache | None]:
+        """Return the logits of a pass, and its cache if that is to be kept and can be."""
         tails = [row.token_ids[shared:] for row in rows]
         width = max(map(len, tails))
         # Padded on the right: under causal attention no token that counts can see the padding.
@@ -166,10 +223,7 @@ class CausalScorer:
         keep = keep and self._reuses
         cache = self._cache(values, rows=len(rows)) if keep or values else None
         logits = self._forward(tokens, shared, cache, positions)
-        if keep and cache is not None:
-            length = rows[0].score_positions[0]
-            self.prefixes.keep(rows[0].token_ids[:length], cut(_values(cache), length))
-        return logits
+        return logits, cache if keep else None
 
     def _forward(
         self, tokens: Tensor, start: int, cache: DynamicCache | None, positions: Tensor | None

@@ -34,10 +34,11 @@ class RenderedPrompt(Value):
     """A prompt as the model reads it.
 
     Attributes:
-        token_ids: up to the place where the first label would be written, or the last verdict.
+        token_ids: up to the place where the first label or the answer would be written, or up to
+            the last verdict.
         verdict_positions: index in `token_ids` of each slot's verdict token, in slot order; its
-            log-probability is read from the logits one place before. Empty for `labels`.
-        label_ids: token id of each slot's label, in slot order. Empty for `verdict`.
+            log-probability is read from the logits one place before. Only for `verdict`.
+        label_ids: token id of each slot's label, in slot order. Only for `labels`.
     """
 
     token_ids: tuple[int, ...]
@@ -90,7 +91,7 @@ class PromptRenderer:
             message = f"{name}: it has no chat template: use an instruction-tuned model"
             raise ConfigError(message)
         self._tokenizer = tokenizer
-        self._name = name
+        self.name = name
         self._labels: dict[str, Mapping[str, int]] = {}
         self._special = _special_pattern(tokenizer)
         self._takes_system = self._keeps_system_message()
@@ -106,7 +107,7 @@ class PromptRenderer:
             ids = self.encode(verdict)
             if len(ids) == 1:
                 return ids[0]
-        message = f"{self._name}: 'yes' is no single token, so the verdict readout cannot be used"
+        message = f"{self.name}: 'yes' is no single token, so the verdict readout cannot be used"
         raise ConfigError(message)
 
     def answer_prefix(self) -> str:
@@ -123,7 +124,7 @@ class PromptRenderer:
                 counts[prefix] = 0
         best = max(ANSWER_PREFIXES, key=counts.__getitem__)
         if not counts[best]:
-            message = f"{self._name}: no letter is one token at the start of its answer"
+            message = f"{self.name}: no letter is one token at the start of its answer"
             raise ConfigError(f"{message}, so the labels readout cannot be used")
         return best
 
@@ -146,18 +147,22 @@ class PromptRenderer:
     def render(self, prompt: Prompt) -> RenderedPrompt:
         """Return the token ids of a prompt.
 
+        Where its last message is the assistant's, the model goes on with it.
+
         Raises:
             ConfigError: the model cannot be asked in this way; the message says why.
         """
         text = self._apply(self.conversation(prompt.messages))
         if prompt.readout == "verdict":
             return self._verdicts(text, slots=len(prompt.order))
+        if prompt.readout == "generate":
+            return RenderedPrompt(token_ids=tuple(self.encode(text)))
         last = prompt.messages[-1]
         known = self.labels(_content(last) if last.type == "ai" else "")
         unknown = [label for label in prompt.labels if label not in known]
         if unknown:
             message = (
-                f"{self._name}: {', '.join(unknown)} cannot be labels behind the answer's start "
+                f"{self.name}: {', '.join(unknown)} cannot be labels behind the answer's start "
                 f"{_content(last)[:20]!r}; usable are {''.join(known) or 'none'}"
             )
             raise ConfigError(message)
@@ -185,6 +190,26 @@ class PromptRenderer:
         # The template has written the BOS token already where the model wants one.
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of what a model has written, without special tokens."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    @property
+    def end_id(self) -> int | None:
+        """The token that ends an answer, as far as the tokenizer names it."""
+        found = self._tokenizer.eos_token_id
+        return found if isinstance(found, int) else None
+
+    def sample(self, question: str) -> str:
+        """Return a rendered chat that asks a question, for comparing tokenizers."""
+        return self._apply([{"role": "user", "content": question}])
+
+    def probe(self, label_ids: Sequence[int]) -> RenderedPrompt:
+        """Return a short question with these labels, for trying a server."""
+        return RenderedPrompt(
+            token_ids=tuple(self.encode(self.sample(_PROBE))), label_ids=tuple(label_ids)
+        )
 
     def _verdicts(self, text: str, *, slots: int) -> RenderedPrompt:
         segments = text.split(VERDICT_SLOT)[:-1]
@@ -233,7 +258,7 @@ class PromptRenderer:
         except (TemplateError, ValueError) as error:
             act = "continue an answer" if continues else "render a question"
             reason = str(error).split("\n", maxsplit=1)[0]
-            message = f"{self._name}: its chat template cannot {act}: {reason}"
+            message = f"{self.name}: its chat template cannot {act}: {reason}"
             raise ConfigError(message) from error
 
 

@@ -1,8 +1,12 @@
 """Counting and cutting text in a model's own tokens, without loading the model."""
 
+from functools import lru_cache
 from pathlib import Path
 
 from reranker.errors import ConfigError, ModelUnavailable
+
+
+_REMEMBERED = 2048
 
 
 class HFTokenizer:
@@ -33,10 +37,15 @@ class HFTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
+        # A prompt's parts are cut and then counted, and its fixed texts come again and again.
+        self._count = lru_cache(maxsize=_REMEMBERED)(self._tokens)
 
     def count(self, text: str) -> int:
-        """Return the number of tokens of a text."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        """Return the number of tokens of a text; the latest texts are remembered."""
+        return self._count(text)
+
+    def _tokens(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     def truncate(self, text: str, max_tokens: int) -> str:
         """Return the longest prefix that ends between tokens and has at most ``max_tokens``.
@@ -46,9 +55,9 @@ class HFTokenizer:
         """
         if max_tokens < 0:
             return ""
-        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
-        if len(offsets) <= max_tokens:
+        if self.count(text) <= max_tokens:
             return text
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
         for kept in range(max_tokens, 0, -1):
             prefix = text[: offsets[kept][0]]
             if self.count(prefix) <= max_tokens:

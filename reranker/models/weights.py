@@ -116,6 +116,17 @@ def resolve(name: str, *, cache: Path | None = None, progress: Progress | None =
     raise ConfigError(message)
 
 
+def resolve_tokenizer(name: str, *, progress: Progress | None = None) -> Path:
+    """Return a local folder with a model's tokenizer and chat template.
+
+    Like `resolve`, but of a model on a hub the weights are not fetched.
+    """
+    match = _HUB_ID.fullmatch(name)
+    if match is None or name in BUILT_IN or Path(name).expanduser().exists():
+        return resolve(name, progress=progress)
+    return _from_hub(match["repository"], match["revision"], progress, weights=False)
+
+
 def fetch_built_in(
     name: str, model: BuiltIn, cache: Path, *, progress: Progress | None = None
 ) -> Path:
@@ -182,7 +193,9 @@ def _local(folder: Path) -> Path:
     raise ConfigError(message)
 
 
-def _from_hub(repository: str, revision: str | None, progress: Progress | None) -> Path:
+def _from_hub(
+    repository: str, revision: str | None, progress: Progress | None, *, weights: bool = True
+) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
@@ -193,7 +206,7 @@ def _from_hub(repository: str, revision: str | None, progress: Progress | None) 
             repository,
             revision=revision,
             allow_patterns=_HUB_FILES,
-            ignore_patterns=_HUB_IGNORED,
+            ignore_patterns=_HUB_IGNORED if weights else [*_HUB_IGNORED, "*.safetensors"],
         )
     except GatedRepoError as error:
         message = f"model {repository}: its terms have to be accepted on the hub (hf auth login)"

@@ -1,0 +1,140 @@
+"""`shelfwise benchmark llm` and `equality`: a vLLM server beside its peers, its limit, its twin."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from reranker.cli.benchmarks.shop import lists_of, peers_python, served_by, server_of
+from reranker.cli.options import ConfigOption, JsonOption, SetOption, StoreOption, load_settings
+from reranker.cli.output import console, errors, print_json, progress_bars
+from reranker.errors import ConfigError
+
+if TYPE_CHECKING:
+    from eval.benchmark_equality import Equality
+    from eval.benchmark_llm import LLMBenchmark
+
+_NO_PEERS = "no peers: make peers sets up their environment (.venv-peers)"
+
+
+def llm(
+    lists: Annotated[
+        int, typer.Option(min=8, help="Lists of 20 products ranked by each way.")
+    ] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, help="Lists under way at a time.")] = 8,
+    peers: Annotated[
+        Path | None,
+        typer.Option("--peers", help="Python of the peers. [default: .venv-peers/bin/python]"),
+    ] = None,
+    store: StoreOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank the same lists through one vLLM server by every readout and by other libraries.
+
+    Starts a server of the settings' model. The lists are searches of the store, for which the
+    demo's will do. Beside them: the share of the engine's bare prefill that our path reaches, and
+    what a shopper's second search gains from the prefix cache.
+    """
+    import anyio
+
+    from eval.benchmark_llm import measure
+    from reranker.models.vllm.client import VLLMModel
+    from reranker.models.weights import resolve
+
+    settings = load_settings(config, store, sets)
+    python = peers or peers_python()
+    if peers is not None and not peers.exists():
+        raise ConfigError(f"--peers {peers}: there is no such file; {_NO_PEERS}")
+    if python is None:
+        errors.print(_NO_PEERS, markup=False)
+    with progress_bars() as report, server_of(settings, report) as server:
+        served = served_by(settings, server.url)
+        entries = lists_of(served, VLLMModel.load(served.model, served.server), lists, report)
+
+        async def run() -> "LLMBenchmark":
+            return await measure(
+                entries,
+                lambda: VLLMModel.load(served.model, served.server),
+                url=server.url,
+                folder=resolve(settings.model.name),
+                settings=settings.ranking,
+                peers_python=python,
+                concurrency=concurrency,
+                progress=report,
+            )
+
+        result = anyio.run(run)
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+
+
+def equality(
+    lists: Annotated[int, typer.Option(min=1, help="Lists of 20 products.")] = 200,
+    store: StoreOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the embedded model with vLLM, both in float32, on the same lists and readouts."""
+    import anyio
+
+    from eval.benchmark_equality import compare
+    from reranker.models.embedded import EmbeddedModel
+    from reranker.models.vllm.client import VLLMModel
+
+    settings = load_settings(config, store, sets)
+    model = settings.model.model_copy(update={"dtype": "float32"})
+    with progress_bars() as report, server_of(settings, report, dtype="float32") as server:
+        served = served_by(settings, server.url)
+        embedded = EmbeddedModel.load(model, progress=report)
+        entries = lists_of(served, embedded, lists, report)
+
+        async def run() -> "Equality":
+            other = VLLMModel.load(served.model, served.server)
+            return await compare(entries, embedded, other, progress=report)
+
+        result = anyio.run(run)
+    if as_json:
+        print_json(result)
+        return
+    table = Table("Readout", "Lists", "Same order", "Ties apart", "Largest", "Mean", box=None)
+    for row in result.readouts:
+        table.add_row(
+            row.readout,
+            str(row.lists),
+            str(row.same_order),
+            str(row.ties),
+            f"{row.largest_difference:.5f}",
+            f"{row.mean_difference:.6f}",
+        )
+    console.print(table)
+    console.print("differences are those of log-probabilities", style="dim")
+
+
+def _show(result: "LLMBenchmark") -> None:
+    table = Table("Way", "Lists a second", "labels is", "Whole rankings", box=None, pad_edge=False)
+    labels = result.rates[0].per_second
+    for rate in result.rates:
+        table.add_row(
+            rate.name,
+            f"{rate.per_second:.2f}",
+            f"{labels / rate.per_second:.1f} times as fast",
+            f"{rate.complete} of {rate.lists}",
+        )
+    console.print(table)
+    cache = result.prefix_cache
+    console.print(
+        f"\n{result.model}, {result.concurrency} lists at a time, "
+        f"{result.list_tokens:.0f} tokens a list\n"
+        f"share of bare prefill ({result.prefill_tokens_per_second:,.0f} tokens a second): "
+        f"{result.prefill_share:.2f}\n"
+        f"a shopper's first search {cache.first_ms:.0f} ms; the second, by another query, "
+        f"{cache.second_ms:.0f} ms with {cache.hit_rate:.0%} of its tokens kept; the same again "
+        f"{cache.repeated_ms:.0f} ms with {cache.repeated_hit_rate:.0%}",
+        markup=False,
+    )

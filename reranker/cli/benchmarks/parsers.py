@@ -1,0 +1,80 @@
+"""`shelfwise benchmark parsers`: malformed replies, read by us and by other libraries."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from reranker.cli.benchmarks.shop import peers_python
+from reranker.cli.options import JsonOption
+from reranker.cli.output import console, errors, plain, print_json, progress_bars
+from reranker.errors import ConfigError
+
+if TYPE_CHECKING:
+    from eval.benchmark_parsers import ParserBenchmark, ParserScore
+
+_NO_PEERS = "no peers: make peers sets up their environment (.venv-peers)"
+
+
+def parsers(
+    count: Annotated[
+        int, typer.Option("--count", min=100, help="Malformed replies to each parser.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option("--seed", help="Of the replies.")] = 0,
+    peers: Annotated[
+        Path | None,
+        typer.Option("--peers", help="Python of the peers. [default: .venv-peers/bin/python]"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Feed malformed model replies to Shelfwise's parser and to those of other libraries.
+
+    Each library's own code reads the same malformations of the form that it asks for. Needs no
+    model and no store; takes about a minute.
+    """
+    from eval.benchmark_parsers import run_parser_benchmark
+
+    python = peers or peers_python()
+    if peers is not None and not peers.exists():
+        raise ConfigError(f"--peers {peers}: there is no such file; {_NO_PEERS}")
+    if python is None:
+        errors.print(_NO_PEERS, markup=False)
+    with progress_bars() as report:
+        result = run_parser_benchmark(count, python, seed=seed, progress=report)
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+
+
+def _show(result: "ParserBenchmark") -> None:
+    table = Table(
+        "Parser", "Asks for", "Well-formed read", "Recovered", "Complete", "or raised",
+        "Raised", "Refused", "Invented", box=None, pad_edge=False,
+    )  # fmt: skip
+    for score in result.scores:
+        table.add_row(*_row(score))
+    console.print(table)
+    console.print(
+        f"{result.replies:,} malformed replies of {result.kinds} kinds to each parser. Recovered: "
+        "the order that a careful reader finds; Complete: every product once, and the same where "
+        "an exception counts as the order shown; Raised: an exception although there was a "
+        "ranking. Of replies without any ranking: Refused by an exception (Shelfwise's caller "
+        "then keeps the order shown, and says so), Invented an order.",
+        style="dim",
+    )
+
+
+def _row(score: "ParserScore") -> list[str]:
+    shares = (
+        score.well_formed,
+        score.recovered,
+        score.complete,
+        score.complete_or_raised,
+        score.raised,
+        score.refused,
+        score.invented,
+    )
+    name = f"{score.parser} {score.version}".strip()
+    return [plain(name), plain(score.form), *(f"{share:.3f}" for share in shares)]

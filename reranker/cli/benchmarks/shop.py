@@ -1,0 +1,74 @@
+"""What the benchmarks of the language model rank: searches of the store at hand."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from reranker.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from eval.ranking_lists import RankingList
+    from reranker.models.vllm.process import RunningServer
+    from reranker.ports import LanguageModel, Progress
+    from reranker.settings import Settings
+
+_SHOPPERS = 500
+
+
+def lists_of(
+    settings: "Settings", model: "LanguageModel", count: int, report: "Progress"
+) -> "tuple[RankingList, ...]":
+    """Return lists of 20 candidates, recalled by product types for the busiest shoppers.
+
+    Raises:
+        DataError: the store has no behaviour, or too few products.
+    """
+    from eval.benchmark import product_type_queries
+    from eval.ranking_lists import ranking_lists
+    from reranker.wiring import build, catalogue_file
+    from retrieval.behaviour import FILE_NAME, BehaviourStore
+    from retrieval.product_table import ProductTable
+
+    folder = settings.store.path
+    if not (folder / FILE_NAME).exists():
+        raise DataError(f"{folder} has no behaviour: run make demo, or name a store by --store")
+    table = ProductTable.open(catalogue_file(settings))
+    queries = product_type_queries(table.products(range(len(table))))
+    with BehaviourStore(folder, read_only=True) as behaviour:
+        users, times = behaviour.busiest(_SHOPPERS), behaviour.time_range()
+    if times is None:
+        raise DataError(f"{folder} has no events: import some, or run make demo")
+    report("recalling candidates", 0, 1)
+    with build(settings, model=model) as shelf:
+        lists = ranking_lists(shelf, queries, users, at=times[1], count=count)
+    report("recalling candidates", 1, 1)
+    return lists
+
+
+@contextmanager
+def server_of(
+    settings: "Settings", report: "Progress", *, dtype: str = "auto"
+) -> "Iterator[RunningServer]":
+    """Run a vLLM server of the settings' model on a free port."""
+    from reranker.models.vllm.launch import ServeOptions
+    from reranker.models.vllm.process import start_server
+
+    options = ServeOptions.model_validate({"model": settings.model.name, "port": 0, "dtype": dtype})
+    with start_server(options, progress=report) as server:
+        yield server
+
+
+def served_by(settings: "Settings", url: str) -> "Settings":
+    """Return the settings with one server in place of what they name."""
+    server = settings.server.model_copy(update={"urls": (url,)})
+    return settings.model_copy(update={"server": server})
+
+
+def peers_python() -> "Path | None":
+    """Return the interpreter of the peers' environment, if `make peers` has made it."""
+    from pathlib import Path
+
+    python = Path(".venv-peers/bin/python")
+    return python if python.exists() else None

