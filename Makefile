@@ -63,7 +63,7 @@ format: $(INSTALLED)
 
 # rank-llm names vLLM and more as requirements, which its prompts and parsers do not need.
 peers: $(PEERS)/.installed
-$(PEERS)/.installed: eval/peers/requirements.txt $(INSTALLED)
+$(PEERS)/.installed: eval/benchmarks/peers/requirements.txt $(INSTALLED)
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(PEERS)
 	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python -r $<
 	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --no-deps rank-llm==0.25.7

@@ -149,8 +149,8 @@ class ServerSettings(Section):
     api_key: SecretStr | None = Field(None, description="sent as bearer token")
     cache_key: SecretStr | None = Field(
         None,
-        description="secret that keeps what servers cache of a shopper apart from all others; none: "
-        "a new one each start, which finds nothing that an earlier start has cached",
+        description="secret that keeps what servers cache of a shopper apart from all others; "
+        "none: a new one each start, which finds nothing that an earlier start has cached",
     )
     timeout_s: Annotated[float, Field(gt=0)] = Field(
         30.0, description="seconds after which a call counts as failed, whatever the deadline"

@@ -15,9 +15,16 @@ from retrieval.product_table import ProductTable
 
 NOMINEE = 'hash(user_id, kind, "at", product_id, query)'
 """Rows with the same are probably, rows with another are certainly not the same event."""
-_BUCKETS = 1 << 18
-_ACTIVE = "kind IN ('search', 'view', 'click')"
+_ACTIVE = "kind IN ('search', 'view', 'click') AND user_id IS NOT NULL"
 _MINUTE = 'epoch_us("at") // 60000000'
+_BUSY = f"(hash(user_id, {_MINUTE}) >> 32)::UINTEGER"
+_FEWEST_BUCKETS = 1 << 16
+SURVEY = f"""SELECT CASE WHEN good THEN {NOMINEE} END AS nominee,
+    CASE WHEN {_ACTIVE} THEN {_BUSY} END AS busy,
+    CASE WHEN kind IN ('click', 'impression') AND request_id IS NOT NULL
+        THEN hash(request_id, product_id) END AS shown,
+    kind, good, ignored, naive, repaired FROM incoming"""
+"""What the checks need of every row, as numbers: the files are read once for all of them."""
 
 
 class Finding(Value):
@@ -63,9 +70,9 @@ def products_of(table: ProductTable, date_attribute: str = "") -> Products:
 def late_rules(
     connection: duckdb.DuckDBPyConnection, cleaning: CleaningSettings, products: Products | None
 ) -> tuple[Rule, ...]:
-    """Look at the rows of ``incoming`` together; return what else makes one of them bad.
+    """Look at all rows together; return what else makes one of them bad.
 
-    Leaves the temporary tables that the rules refer to: ``bot`` and ``known_product``.
+    Reads ``incoming`` and ``survey``, the table of `SURVEY`. Leaves the temporary tables that the rules refer to: ``bot`` and ``known_product``.
     """
     found = []
     if cleaning.bot_events_per_minute and _find_bots(connection, cleaning.bot_events_per_minute):
@@ -134,23 +141,24 @@ def _find_bots(connection: duckdb.DuckDBPyConnection, limit: int) -> bool:
     take far more memory. Events of one and the same moment are no sign of haste but of a log that
     is written at the end of a visit, or knows days only.
     """
-    bucket = f"hash(user_id, {_MINUTE}) % {_BUCKETS}"
-    active = f"FROM incoming WHERE {_ACTIVE} AND user_id IS NOT NULL"
+    rows = _number(connection, "SELECT count(busy) FROM survey")
+    buckets = max(_FEWEST_BUCKETS, 1 << (rows // 8).bit_length())
     connection.execute(
-        f"""CREATE TEMP TABLE crowded AS SELECT bucket FROM (SELECT {bucket} AS bucket {active})
-        GROUP BY bucket HAVING count(*) > {limit}"""
+        f"""CREATE TEMP TABLE crowded AS SELECT busy % {buckets} AS bucket FROM survey
+        WHERE busy IS NOT NULL GROUP BY bucket HAVING count(*) > {limit}"""
     )
-    if not connection.execute("SELECT EXISTS (FROM crowded)").fetchall()[0][0]:
+    if not _number(connection, "SELECT count(*) FROM crowded"):
         return False
     connection.execute(
         f"""CREATE TEMP TABLE bot AS
-        SELECT DISTINCT user_id FROM (SELECT user_id {active} AND {bucket} IN (FROM crowded)
+        SELECT DISTINCT user_id FROM (SELECT user_id FROM incoming
+            WHERE {_ACTIVE} AND {_BUSY} % {buckets} IN (FROM crowded)
             GROUP BY user_id, {_MINUTE}
             HAVING count(DISTINCT {NOMINEE}) > {limit} AND min("at") < max("at"))
         WHERE user_id NOT IN (SELECT user_id FROM incoming WHERE dwell_ms > 0
             AND user_id IS NOT NULL)"""
     )
-    return bool(connection.execute("SELECT EXISTS (FROM bot)").fetchall()[0][0])
+    return bool(_number(connection, "SELECT count(*) FROM bot"))
 
 
 def counted_only(
@@ -159,7 +167,7 @@ def counted_only(
     """Return what is only counted among the rows of ``judged``, and what could not be checked."""
     found = []
     if products is not None and cleaning.orphans == "keep":
-        count = _count(connection, f"SELECT count(*) FROM judged WHERE kept AND {ORPHAN}")
+        count = _number(connection, f"SELECT count(*) FROM judged WHERE kept AND {ORPHAN}")
         found.append(
             Finding(
                 check="orphan",
@@ -168,14 +176,12 @@ def counted_only(
                 detail="products that the catalogue does not have",
             )
         )
-    clicks = _count(
+    clicks = _number(
         connection,
-        """SELECT coalesce(sum(clicks), 0)::BIGINT FROM (
-            SELECT count(*) FILTER (kind = 'click') AS clicks,
-                count(*) FILTER (kind = 'impression') AS impressions
-            FROM (SELECT kind, hash(request_id, product_id) AS shown FROM incoming
-                WHERE kind IN ('click', 'impression') AND request_id IS NOT NULL)
-            GROUP BY shown) WHERE impressions = 0""",
+        """SELECT count(*) FROM (SELECT shown FROM survey WHERE kind = 'click'
+            AND shown IS NOT NULL) clicked
+        WHERE NOT EXISTS (SELECT 1 FROM survey WHERE survey.kind = 'impression'
+            AND survey.shown = clicked.shown)""",
     )
     found.append(
         Finding(
@@ -210,5 +216,5 @@ def judged(late: Sequence[Rule]) -> str:
     return f"SELECT *, good AND NOT ({bad}) AS kept FROM incoming i"
 
 
-def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(connection.execute(query).fetchall()[0][0])

@@ -23,6 +23,7 @@ from reranker.schema import Value
 from reranker.settings import CleaningSettings
 from retrieval.behaviour_checks import (
     NOMINEE,
+    SURVEY,
     Finding,
     Products,
     counted_only,
@@ -146,11 +147,14 @@ def _import(
         requests.link(connection, foreign, plan.reading.actions)
     connection.execute(f"CREATE TEMP VIEW incoming AS {incoming(files, plan.reading, clock)}")
     progress("checking events", 0, 2)
+    connection.execute(f"CREATE TEMP TABLE survey AS {SURVEY}")
     late = late_rules(connection, plan.cleaning, plan.products)
     connection.execute(f"CREATE TEMP VIEW judged AS {judged(late)}")
-    count = _count(connection)
+    count = _count(connection, surveyed=not late)
     malformed = _number(connection, "SELECT count(*) FROM malformed")
     repeated = _find_repeated(connection, within=count.distinct < count.kept)
+    counted = counted_only(connection, plan.products, plan.cleaning)
+    connection.execute("DROP TABLE survey")  # its memory is the sort's
     progress("sorting and inserting events", 1, 2)
     imported = _insert(connection, count, repeated=repeated)
     refused = count.refused + malformed
@@ -170,7 +174,7 @@ def _import(
         rejected=first_rejected(connection, files),
         rejected_count=refused,
     )
-    findings = _findings(connection, report, count.repaired, plan)
+    findings = [*_findings(connection, report, count.repaired), *counted]
     return report.model_copy(update={"findings": tuple(findings)})
 
 
@@ -181,12 +185,15 @@ def _clock(cleaning: CleaningSettings) -> Clock:
     return Clock(earliest, latest, cleaning.repair_clock)
 
 
-def _count(connection: duckdb.DuckDBPyConnection) -> _Count:
+def _count(connection: duckdb.DuckDBPyConnection, *, surveyed: bool) -> _Count:
+    """Count the rows by what becomes of them; the survey knows unless there are late rules."""
+    relation = "(SELECT *, good AS kept FROM survey)"
+    if not surveyed:
+        relation = f"(SELECT *, CASE WHEN kept THEN {NOMINEE} END AS nominee FROM judged)"
     (counted,) = connection.execute(
         f"""SELECT count(*), count(*) FILTER (kept), count(*) FILTER (NOT kept AND NOT ignored),
         count(*) FILTER (ignored), count(*) FILTER (kept AND naive),
-        count(*) FILTER (kept AND repaired),
-        count(DISTINCT CASE WHEN kept THEN {NOMINEE} END) FROM judged"""
+        count(*) FILTER (kept AND repaired), count(DISTINCT nominee) FROM {relation}"""
     ).fetchall()
     return _Count(*counted)
 
@@ -209,7 +216,7 @@ def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
 
 
 def _findings(
-    connection: duckdb.DuckDBPyConnection, report: ImportReport, repaired: int, plan: ImportPlan
+    connection: duckdb.DuckDBPyConnection, report: ImportReport, repaired: int
 ) -> list[Finding]:
     found = []
 
@@ -223,7 +230,7 @@ def _findings(
     for check, field, events, example in counts(connection):
         add(check, "quarantined", events, f"{field}: {example}")
     add("no behaviour", "left out", report.ignored, "actions to ignore, and other documents")
-    return found + counted_only(connection, plan.products, plan.cleaning)
+    return found
 
 
 def _find_repeated(connection: duckdb.DuckDBPyConnection, *, within: bool) -> bool:
@@ -234,13 +241,16 @@ def _find_repeated(connection: duckdb.DuckDBPyConnection, *, within: bool) -> bo
     """
     parts = []
     if within:
-        parts.append(f"SELECT {NOMINEE} AS h FROM judged WHERE kept GROUP BY h HAVING count(*) > 1")
+        parts.append(
+            """SELECT nominee AS h FROM survey WHERE nominee IS NOT NULL
+            GROUP BY h HAVING count(*) > 1"""
+        )
     if connection.execute("SELECT EXISTS (FROM event)").fetchall()[0][0]:
         parts.append(
-            f"""SELECT DISTINCT h FROM (SELECT {NOMINEE} AS h FROM judged WHERE kept)
+            f"""SELECT DISTINCT nominee AS h FROM survey
             WHERE h IN (SELECT {NOMINEE} FROM event WHERE "at" BETWEEN
-            (SELECT min("at") FROM judged WHERE kept) AND
-            (SELECT max("at") FROM judged WHERE kept))"""
+            (SELECT min("at") FROM incoming WHERE good) AND
+            (SELECT max("at") FROM incoming WHERE good))"""
         )
     if not parts:
         return False

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.benchmark_parsers import run_parser_benchmark
-from eval.replies import FORMS, KINDS, malformed_replies, well_formed_replies
+from eval.benchmarks.parsers import run_parser_benchmark
+from eval.benchmarks.replies import FORMS, KINDS, malformed_replies, well_formed_replies
 from reranker.errors import ConfigError
 
 PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"

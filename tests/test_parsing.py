@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.replies import KINDS, WRAPPERS, Kind, make_reply
+from eval.benchmarks.replies import KINDS, WRAPPERS, Kind, make_reply
 from reranker.errors import OutputError
 from reranker.parsing import WrittenRanking, answer_schema, answer_tokens, parse_ranking
 

@@ -1,4 +1,4 @@
-"""Windows are compared by a function here: the subject is which are asked for, and the order made."""
+"""A function compares windows here: the subject is which are asked for, and the order made."""
 
 import random
 from collections.abc import Sequence

@@ -5,7 +5,8 @@ import sys
 
 import typer
 
-from reranker.cli import benchmark, config, demo, llm, search, store
+from reranker.cli import config, demo, llm, search, store
+from reranker.cli.benchmarks import benchmark
 from reranker.cli.output import errors, plain
 from reranker.errors import (
     ConfigError,
@@ -41,7 +42,7 @@ app.command("profile")(search.profile)
 app.command("search")(search.search)
 app.command("demo")(demo.demo)
 app.command("config")(config.config)
-app.command("benchmark")(benchmark.benchmark)
+app.add_typer(benchmark, name="benchmark")
 
 
 def main() -> None:

@@ -91,7 +91,9 @@ def serve(
     with ExitStack() as resources:
         with _start_line() as report:
             server = resources.enter_context(start_server(options, progress=report))
-        console.print(_SERVING.format(name=server.name, url=server.url), markup=False, soft_wrap=True)
+        console.print(
+            _SERVING.format(name=server.name, url=server.url), markup=False, soft_wrap=True
+        )
         code = _attend(server)
     raise typer.Exit(code)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from reranker.errors import ConfigError, ModelUnavailable
 
-
 _REMEMBERED = 2048
 
 

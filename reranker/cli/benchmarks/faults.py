@@ -15,8 +15,8 @@ from reranker.cli.output import console, print_json, progress_bars
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from eval.benchmark_faults import FaultPhase, FaultRun, ServerFault
-    from eval.fault_proxy import Fault, FaultProxy
+    from eval.benchmarks.fault_proxy import Fault, FaultProxy
+    from eval.benchmarks.faults import FaultPhase, FaultRun, ServerFault
     from reranker.models.vllm.process import RunningServer
     from reranker.ports import Progress
     from reranker.settings import Settings
@@ -89,8 +89,8 @@ class _Harness:
         self._context.__exit__(None, None, None)
 
     async def run(self, deadline_ms: int, concurrency: int, seconds: float) -> "FaultRun":
-        from eval.benchmark_faults import FaultRun, fault_run
-        from eval.fault_proxy import FaultProxy
+        from eval.benchmarks.fault_proxy import FaultProxy
+        from eval.benchmarks.faults import FaultRun, fault_run
         from reranker.models.vllm.client import VLLMModel
         from reranker.wiring import build
 
@@ -114,7 +114,7 @@ class _Harness:
         return FaultRun(deadline_ms=deadline_ms, concurrency=concurrency, phases=phases)
 
     def _faults(self, proxy: "FaultProxy") -> "list[ServerFault]":
-        from eval.benchmark_faults import ServerFault
+        from eval.benchmarks.faults import ServerFault
 
         async def mend() -> None:
             proxy.set(None)

@@ -12,8 +12,8 @@ from reranker.cli.output import console, errors, print_json, progress_bars
 from reranker.errors import ConfigError
 
 if TYPE_CHECKING:
-    from eval.benchmark_equality import Equality
-    from eval.benchmark_llm import LLMBenchmark
+    from eval.benchmarks.equality import Equality
+    from eval.benchmarks.llm import LLMBenchmark
 
 _NO_PEERS = "no peers: make peers sets up their environment (.venv-peers)"
 
@@ -40,7 +40,7 @@ def llm(
     """
     import anyio
 
-    from eval.benchmark_llm import measure
+    from eval.benchmarks.llm import measure
     from reranker.models.vllm.client import VLLMModel
     from reranker.models.weights import resolve
 
@@ -83,7 +83,7 @@ def equality(
     """Compare the embedded model with vLLM, both in float32, on the same lists and readouts."""
     import anyio
 
-    from eval.benchmark_equality import compare
+    from eval.benchmarks.equality import compare
     from reranker.models.embedded import EmbeddedModel
     from reranker.models.vllm.client import VLLMModel
 

@@ -12,7 +12,7 @@ from reranker.cli.output import console, errors, plain, print_json, progress_bar
 from reranker.errors import ConfigError
 
 if TYPE_CHECKING:
-    from eval.benchmark_parsers import ParserBenchmark, ParserScore
+    from eval.benchmarks.parsers import ParserBenchmark, ParserScore
 
 _NO_PEERS = "no peers: make peers sets up their environment (.venv-peers)"
 
@@ -33,7 +33,7 @@ def parsers(
     Each library's own code reads the same malformations of the form that it asks for. Needs no
     model and no store; takes about a minute.
     """
-    from eval.benchmark_parsers import run_parser_benchmark
+    from eval.benchmarks.parsers import run_parser_benchmark
 
     python = peers or peers_python()
     if peers is not None and not peers.exists():

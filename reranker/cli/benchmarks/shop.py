@@ -9,7 +9,7 @@ from reranker.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from eval.ranking_lists import RankingList
+    from eval.benchmarks.ranking_lists import RankingList
     from reranker.models.vllm.process import RunningServer
     from reranker.ports import LanguageModel, Progress
     from reranker.settings import Settings
@@ -25,8 +25,8 @@ def lists_of(
     Raises:
         DataError: the store has no behaviour, or too few products.
     """
-    from eval.benchmark import product_type_queries
-    from eval.ranking_lists import ranking_lists
+    from eval.benchmarks.ranking_lists import ranking_lists
+    from eval.benchmarks.suite import product_type_queries
     from reranker.wiring import build, catalogue_file
     from retrieval.behaviour import FILE_NAME, BehaviourStore
     from retrieval.product_table import ProductTable

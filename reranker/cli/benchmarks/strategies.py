@@ -16,7 +16,7 @@ def strategies(
     as_json: JsonOption = False,
 ) -> None:
     """Count the windows and rounds of each strategy. Needs no model, store or server."""
-    from eval.benchmark_strategies import strategy_costs
+    from eval.benchmarks.strategies import strategy_costs
     from reranker.errors import ConfigError
 
     if step >= window:

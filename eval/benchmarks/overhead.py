@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from eval.benchmark_profiles import product_name, user_name
-from eval.benchmark_recall import Latency, spread
+from eval.benchmarks.recall import Latency, spread
 from reranker.pipeline import Reranker
 from reranker.ports import Progress, no_progress
 from reranker.schema import Product, SearchRequest, Value
@@ -70,7 +70,7 @@ def search_overhead(
     """Build a large shop in a folder, unless it is there, and time searches in it.
 
     Products are the real ones over and over, each with a number of its own in its text; their
-    vectors are `eval.benchmark_recall.spread`, put into the embedding cache, so that the real
+    vectors are `eval.benchmarks.recall.spread`, put into the embedding cache, so that the real
     build takes them from there. Behaviour is what `eval.benchmark_profiles` imported there.
 
     Args:

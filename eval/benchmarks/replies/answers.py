@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from eval.replies.forms import TITLES, Asked, quoted
+from eval.benchmarks.replies.forms import TITLES, Asked, quoted
 
 Reply = tuple[str, Sequence[int] | None]
 """A text, and the slots that a careful reader finds in it, best first; None for nothing."""

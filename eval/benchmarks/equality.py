@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.ranking_lists import RankingList
+from eval.benchmarks.ranking_lists import RankingList
 from reranker.ports import LanguageModel, Progress, no_progress
 from reranker.prompting import PromptBudget, build_prompt, draft_prompt
 from reranker.schema import Prompt, Readout, Value

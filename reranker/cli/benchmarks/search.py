@@ -1,4 +1,4 @@
-"""`shelfwise benchmark`: this machine's figures, each beside its peer or its limit."""
+"""`shelfwise benchmark search`: all but the language model, at the size of a large shop."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,13 +12,13 @@ from reranker.cli.output import console, print_json, progress_bars
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eval.benchmark import Benchmark
+    from eval.benchmarks.suite import Benchmark
     from reranker.ports import Progress
     from reranker.schema import Product
     from reranker.settings import Settings
 
 
-def benchmark(
+def search(
     products: Annotated[
         int, typer.Option(min=1000, help="Products of the large shop.")
     ] = 1_000_000,
@@ -38,7 +38,7 @@ def benchmark(
     run builds a shop of that size. It takes about 15 minutes on two cores, 6 GB of disk, and 7 GB
     of memory.
     """
-    from eval.benchmark import run_benchmark
+    from eval.benchmarks.suite import run_benchmark
     from eval.datasets import complete_journey
     from reranker.models.weights import cache_folder, resolve
     from reranker.wiring import build, open_model

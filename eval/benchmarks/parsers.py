@@ -2,8 +2,8 @@
 
 Each parser is asked in the form that its own library asks for, and the same malformations are done
 to each form. What counts as right is what a careful reader makes of a reply; kinds and truths are
-in `eval.replies` and were written beside our parser, so that its own score shows that nothing is
-broken, not that nothing is unknown. The peers' code runs in an environment of its own.
+in `eval.benchmarks.replies` and were written beside our parser, so that its own score shows that
+nothing is broken, not that nothing is unknown. The peers' code runs in an environment of its own.
 """
 
 import json
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from eval.replies import FormName, MalformedReply, malformed_replies, well_formed_replies
-from eval.replies.forms import MOST
+from eval.benchmarks.replies import FormName, MalformedReply, malformed_replies, well_formed_replies
+from eval.benchmarks.replies.forms import MOST
 from reranker.errors import ConfigError, OutputError
 from reranker.parsing import parse_ranking
 from reranker.ports import Progress, no_progress
@@ -154,7 +154,7 @@ def _read_ours(replies: Sequence[MalformedReply]) -> _Answers:
 
 
 def _read_peer(peer: _Peer, python: Path, replies: Sequence[MalformedReply]) -> _Answers:
-    script = Path(str(files("eval"))) / "peers" / "parsers.py"
+    script = Path(str(files("eval.benchmarks"))) / "peers" / "parsers.py"
     sent = json.dumps([{"size": reply.size, "text": reply.text} for reply in replies])
     try:
         done = subprocess.run(

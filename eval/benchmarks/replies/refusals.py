@@ -3,8 +3,8 @@
 import json
 from collections.abc import Callable
 
-from eval.replies.answers import Kind
-from eval.replies.forms import Asked
+from eval.benchmarks.replies.answers import Kind
+from eval.benchmarks.replies.forms import Asked
 
 _TRACEBACK = """Traceback (most recent call last):
   File "/srv/server.py", line 42, in generate

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.benchmark_profiles import ProfileBenchmark, benchmark_profiles
-from eval.benchmark_recall import (
+from eval.benchmarks.overhead import OpenShop, SearchOverhead, search_overhead
+from eval.benchmarks.recall import (
     ApproximateRecall,
     EmbeddingSpeed,
     approximate_recall,
     embedding_speed,
 )
-from eval.benchmark_search import OpenShop, SearchOverhead, search_overhead
 from reranker.ports import Progress
 from reranker.schema import CATEGORY_SEPARATOR, Product, Value
 from reranker.settings import RetrievalSettings

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from random import Random
 
-from eval.replies.answers import ANSWERED, ECHO, Kind
-from eval.replies.forms import FORMS, MOST, Asked, FormName
-from eval.replies.refusals import REFUSED
+from eval.benchmarks.replies.answers import ANSWERED, ECHO, Kind
+from eval.benchmarks.replies.forms import FORMS, MOST, Asked, FormName
+from eval.benchmarks.replies.refusals import REFUSED
 from reranker.schema import Value
 
 KINDS: tuple[Kind, ...] = ANSWERED + REFUSED

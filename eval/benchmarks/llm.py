@@ -15,7 +15,7 @@ import anyio
 import httpx
 import numpy as np
 
-from eval.ranking_lists import RankingList
+from eval.benchmarks.ranking_lists import RankingList
 from reranker.errors import ConfigError
 from reranker.listwise import ListwiseRanker
 from reranker.models.rendering import PromptRenderer, load_tokenizer
@@ -209,7 +209,7 @@ async def _peer(
         }
         for entry in lists
     ]
-    script = Path(str(files("eval"))) / "peers" / "rankers.py"
+    script = Path(str(files("eval.benchmarks"))) / "peers" / "rankers.py"
     served = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
     command = [str(python), str(script), peer, url, served, str(concurrency)]
     result = await anyio.run_process(

@@ -1,0 +1,1 @@
+"""Benchmarks: this machine's figures, each beside its peer or its limit."""
