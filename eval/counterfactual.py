@@ -57,6 +57,8 @@ class PolicyValue(Value):
         support: the mean weight, which estimates the share of the target policy that the logging
             policy could have shown; about 1 is needed (of the worst place).
         largest_weight: of one list or item.
+        heaviest_share: share of all weight that the heaviest single list or item has; above .02
+            the interval tends to be too short (the README's table has such a log).
         clip: where weights were cut.
         clipped: share of lists whose weight was cut.
     """
@@ -65,6 +67,7 @@ class PolicyValue(Value):
     estimate: Estimate
     support: float
     largest_weight: float
+    heaviest_share: float = 0.0
     clip: float | None = None
     clipped: float = 0.0
 
@@ -111,7 +114,7 @@ def evaluate_policy(
     """
     _check_shapes(logs, target)
     if estimator == "replay":
-        return _replay(logs, target, logs.reached(grade), uniform, min_effective_n)
+        return _replay(logs, target, grade, uniform, min_effective_n)
     reward = logs.reached(grade)
     if estimator == "direct":
         expected = _expected(logs, target, _needed(model, estimator))
@@ -139,6 +142,7 @@ def evaluate_policy(
         estimate=estimate,
         support=support,
         largest_weight=max(float(weights.max()) for weights in weighed.groups),
+        heaviest_share=max(float(weights.max() / weights.sum()) for weights in weighed.groups),
         clip=cut,
         clipped=float((whole > cut).mean()) if cut is not None else 0.0,
     )
@@ -201,7 +205,7 @@ def _needed(model: RewardModel | None, estimator: Estimator) -> RewardModel:
 
 
 def _replay(
-    logs: LoggedLists, target: TargetPolicy, reward: Floats, uniform: bool, least: float
+    logs: LoggedLists, target: TargetPolicy, grade: int, uniform: bool, least: float
 ) -> PolicyValue:
     known = logs.list_propensity[~np.isnan(logs.list_propensity)]
     even = len(known) == len(logs) and np.ptp(known) <= 1e-6 * float(known.max())
@@ -219,7 +223,9 @@ def _replay(
             " log more, or use item-position"
         )
         raise RefusedEstimate(message, support=count / len(logs), effective_n=float(count))
-    estimate = mean(_name(1, "replay"), _by_list(logs, reward)[matches], logs.shoppers[matches])
+    estimate = mean(
+        _name(grade, "replay"), _by_list(logs, logs.reached(grade))[matches], logs.shoppers[matches]
+    )
     return PolicyValue(
         estimator="replay", estimate=estimate, support=count / len(logs), largest_weight=1.0
     )

@@ -26,7 +26,8 @@ class Effect(Value):
         treatment: mean of the treatment group.
         difference: treatment less control, with the interval of one planned look.
         anytime: the same with an interval that holds for all looks together.
-        relative: difference as a share of control, for one planned look.
+        relative: difference as a share of control, for one planned look; None where control's mean
+            is 0, below it, or too uncertain to divide by.
         p_value: of one planned look (Welch).
         split_p_value: that the groups' sizes are as planned.
         variance_left: variance with the covariate as a share of that without (CUPED).
@@ -36,7 +37,7 @@ class Effect(Value):
     treatment: float
     difference: Estimate
     anytime: Estimate
-    relative: Estimate
+    relative: Estimate | None
     p_value: float
     split_p_value: float
     variance_left: float
@@ -68,7 +69,8 @@ def read_experiment(
         split_level: a split less likely than this is a mismatch.
 
     Raises:
-        RefusedEstimate: a sample-ratio mismatch: the groups' sizes are not what was planned.
+        RefusedEstimate: a sample-ratio mismatch (the groups' sizes are not what was planned), or
+            values without any spread.
         DataError: shoppers come twice, columns differ in length, or a value is not finite.
         ConfigError: the planned share is not between 0 and 1.
     """
@@ -78,7 +80,12 @@ def read_experiment(
     if shoppers is not None and len(set(shoppers)) != len(group):
         raise DataError("every shopper may come once: add their requests up first")
     split = check_split(group, planned_share=planned_share, level=split_level)
-    result = _analyse(group, value, before, confidence)
+    if not value[group].std() + value[~group].std() > 0:
+        message = f"{measure}: every shopper of a group has the same value: no interval can be had"
+        raise RefusedEstimate(message)
+    # A shift changes no difference, and keeps tea-tasting's relative effect from dividing by 0.
+    shift = 10 * float(value.std()) + 2 * float(np.abs(value).max()) + 1
+    result = _analyse(group, value + shift, before, confidence)
     adjusted = value if before is None else _adjusted(group, value, before)
     error = _welch(group, adjusted)
     n = len(group)
@@ -87,24 +94,31 @@ def read_experiment(
     name = f"{measure}: treatment - control"
     found = float(result.effect_size)
     return Effect(
-        control=float(result.control),
-        treatment=float(result.treatment),
+        control=float(result.control) - shift,
+        treatment=float(result.treatment) - shift,
         difference=_estimate(
             name, found, result.effect_size_ci_lower, result.effect_size_ci_upper, n, confidence
         ),
         anytime=_estimate(name, found, found - reach, found + reach, n, confidence),
-        relative=_estimate(
-            f"{name}, share of control",
-            result.rel_effect_size,
-            result.rel_effect_size_ci_lower,
-            result.rel_effect_size_ci_upper,
-            n,
-            confidence,
-        ),
+        relative=_relative(name, group, value, before, confidence),
         p_value=float(result.pvalue),
         split_p_value=split,
         variance_left=(error / plain) ** 2 if plain > 0 else 1.0,
     )
+
+
+def _relative(
+    name: str, group: Any, value: Floats, before: Floats | None, confidence: float
+) -> Estimate | None:
+    try:
+        found = _analyse(group, value, before, confidence)
+    except (OverflowError, ZeroDivisionError):  # control's mean is 0, or too near to it
+        return None
+    bounds = (found.rel_effect_size_ci_lower, found.rel_effect_size_ci_upper)
+    if found.control <= 0 or not np.isfinite(bounds).all():
+        return None
+    name = f"{name}, share of control"
+    return _estimate(name, found.rel_effect_size, *bounds, len(value), confidence)
 
 
 def check_split(treated: ArrayLike, *, planned_share: float = 0.5, level: float = 0.001) -> float:

@@ -19,12 +19,11 @@ _ACTIVE = "kind IN ('search', 'view', 'click') AND user_id IS NOT NULL"
 _MINUTE = 'epoch_us("at") // 60000000'
 _BUSY = f"(hash(user_id, {_MINUTE}) >> 32)::UINTEGER"
 _FEWEST_BUCKETS = 1 << 16
-SURVEY = f"""SELECT CASE WHEN good THEN {NOMINEE} END AS nominee,
+_SURVEY = f"""SELECT CASE WHEN good THEN {NOMINEE} END AS nominee,
     CASE WHEN {_ACTIVE} THEN {_BUSY} END AS busy,
     CASE WHEN kind IN ('click', 'impression') AND request_id IS NOT NULL
         THEN hash(request_id, product_id) END AS shown,
     kind, good, ignored, naive, repaired FROM incoming"""
-"""What the checks need of every row, as numbers: the files are read once for all of them."""
 
 
 class Finding(Value):
@@ -67,12 +66,23 @@ def products_of(table: ProductTable, date_attribute: str = "") -> Products:
     return Products(pa.table(columns), date_attribute)
 
 
+def survey(connection: duckdb.DuckDBPyConnection, products: Products | None) -> None:
+    """Put what the checks need of every row of ``incoming``, as numbers, into ``survey``.
+
+    The files are read once for all checks. Two texts share a hash too rarely to matter to a count.
+    """
+    columns = "" if products is None else "hash(product_id) AS product, "
+    query = _SURVEY.replace("SELECT ", f"SELECT {columns}", 1)
+    connection.execute(f"CREATE TEMP TABLE survey AS {query}")
+
+
 def late_rules(
     connection: duckdb.DuckDBPyConnection, cleaning: CleaningSettings, products: Products | None
 ) -> tuple[Rule, ...]:
     """Look at all rows together; return what else makes one of them bad.
 
-    Reads ``incoming`` and ``survey``, the table of `SURVEY`. Leaves the temporary tables that the rules refer to: ``bot`` and ``known_product``.
+    Reads ``incoming`` and its `survey`. Leaves the temporary tables that the rules refer to:
+    ``bot`` and ``known_product``.
     """
     found = []
     if cleaning.bot_events_per_minute and _find_bots(connection, cleaning.bot_events_per_minute):
@@ -164,10 +174,14 @@ def _find_bots(connection: duckdb.DuckDBPyConnection, limit: int) -> bool:
 def counted_only(
     connection: duckdb.DuckDBPyConnection, products: Products | None, cleaning: CleaningSettings
 ) -> list[Finding]:
-    """Return what is only counted among the rows of ``judged``, and what could not be checked."""
+    """Return what is only counted among the rows of a `survey`, and what could not be checked."""
     found = []
     if products is not None and cleaning.orphans == "keep":
-        count = _number(connection, f"SELECT count(*) FROM judged WHERE kept AND {ORPHAN}")
+        count = _number(
+            connection,
+            """SELECT count(*) FROM survey WHERE good AND product <> hash(NULL::VARCHAR)
+            AND product NOT IN (SELECT hash(product_id) FROM known_product)""",
+        )
         found.append(
             Finding(
                 check="orphan",

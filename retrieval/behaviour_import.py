@@ -23,12 +23,12 @@ from reranker.schema import Value
 from reranker.settings import CleaningSettings
 from retrieval.behaviour_checks import (
     NOMINEE,
-    SURVEY,
     Finding,
     Products,
     counted_only,
     judged,
     late_rules,
+    survey,
 )
 from retrieval.behaviour_files import MALFORMED_DDL, EventFile, prepare, unreadable
 from retrieval.behaviour_quarantine import counts, first_rejected, quarantine
@@ -147,7 +147,7 @@ def _import(
         requests.link(connection, foreign, plan.reading.actions)
     connection.execute(f"CREATE TEMP VIEW incoming AS {incoming(files, plan.reading, clock)}")
     progress("checking events", 0, 2)
-    connection.execute(f"CREATE TEMP TABLE survey AS {SURVEY}")
+    survey(connection, plan.products)
     late = late_rules(connection, plan.cleaning, plan.products)
     connection.execute(f"CREATE TEMP VIEW judged AS {judged(late)}")
     count = _count(connection, surveyed=not late)

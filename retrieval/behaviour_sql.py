@@ -141,8 +141,9 @@ def incoming(files: Sequence[EventFile], reading: Reading, clock: Clock) -> str:
     if foreign:
         relation = linked([file.parquet for file in foreign], reading.actions)
         parts.append(_select(foreign[0].columns, reading, relation, _FOREIGN))
-    bad = " OR ".join(f"coalesce({rule.when}, false)" for rule in rules(clock))
-    return f"""SELECT *, NOT (ignored OR {bad}) AS good FROM (
+    # OR is true as soon as one part is, whatever is unknown of the others.
+    bad = " OR ".join(f"({rule.when})" for rule in rules(clock))
+    return f"""SELECT *, NOT coalesce(ignored OR {bad}, false) AS good FROM (
         SELECT * REPLACE (CASE WHEN odd_time THEN {_mended(clock)} ELSE "at" END AS "at"),
             odd_time AND "at" IS NOT NULL AS repaired
         FROM (SELECT *, "at" NOT BETWEEN TIMESTAMP '{clock.earliest}'
@@ -252,6 +253,8 @@ def _text(column: str, kind: str) -> str:
 def _number(column: str, kind: str, raw: str, wanted: str) -> str:
     if kind in _INTEGERS:
         return f"TRY_CAST({column} AS {wanted})"
+    if kind == wanted == "DOUBLE":
+        return f"CASE WHEN isfinite({column}) THEN {column} END"
     number = f"TRY_CAST({raw if kind == 'VARCHAR' else column} AS DOUBLE)"
     sound = f"isfinite({number})"
     if wanted != "DOUBLE":

@@ -62,12 +62,18 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def write_json(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
+    return path
+
+
 WRITERS = {
     "a.csv": write_csv,
     "a.csv.gz": write_csv,
     "a.jsonl": write_jsonl,
     "a.jsonl.gz": write_jsonl,
     "a.parquet": write_parquet,
+    "a.json": write_json,
 }
 
 
@@ -332,6 +338,10 @@ def test_unknown_mapping_field(tmp_path: Path, store: BehaviourStore) -> None:
         ("a.jsonl", b'{"user_id": "\xff", "kind": "view", "at": 1}\n', "not UTF-8"),
         ("a.csv.gz", gzip.compress(b"user_id,kind,at\n" * 99)[:-12], "corrupt"),
         ("a.csv.gz", b"no gzip at all", "corrupt"),
+        ("a.json", b'[{"user_id": "u"', "corrupt"),
+        ("a.json", b"[]", "missing column user_id, kind, at; the file has none"),
+        ("a.json.gz", b"no gzip at all", "corrupt"),
+        ("a.ndjson", b'{"user_id": "u", "kind": "view"}\n', r"missing column at"),
     ],
 )
 def test_unusable_files_are_named(

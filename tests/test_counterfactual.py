@@ -206,6 +206,7 @@ def test_values_of_a_fixed_policy_by_hand() -> None:
         assert evaluate_policy(logs, target, name).estimate.value == pytest.approx(1.0), name
     value = evaluate_policy(logs, target, "ips")
     assert (value.support, value.estimate.effective_n, value.largest_weight) == (1.0, 50.0, 2.0)
+    assert value.heaviest_share == pytest.approx(1 / 50)
     cut = evaluate_policy(logs, target, "clipped-ips", clip=1.5)
     assert cut.estimate.value == pytest.approx(0.75)
     assert (cut.clip, cut.clipped) == (1.5, 0.5)

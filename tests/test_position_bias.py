@@ -171,5 +171,5 @@ def test_position_bias_of_real_logged_clicks() -> None:
         assert all(e.low < e.value < e.high for e in bias.examination[1:])
     thompson = read_open_bandit(folder, "bts")
     assert (len(thompson), int(thompson.grade.sum())) == (30_000, 157)
-    with pytest.raises(DataError, match="bts/none/none.csv"):
+    with pytest.raises(DataError, match=r"bts/none/none\.csv"):
         read_open_bandit(folder, "bts", ("none",))

@@ -6,7 +6,7 @@ All of it runs against one server, in one run, on the same lists of real product
 import json
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import httpx
 import numpy as np
+from pydantic import Field
 
 from eval.benchmarks.ranking_lists import RankingList
 from reranker.errors import ConfigError
@@ -26,20 +27,30 @@ from reranker.settings import RankingSettings
 
 PEERS = {"langchain": "LangChain LLMListwiseRerank", "rank_llm": "rank_llm RankGPT"}
 _PROFILE_TOKENS = 160
+_WAYS: tuple[tuple[Readout, int], ...] = (
+    ("labels", 0),
+    ("verdict", 0),
+    ("generate", 0),
+    ("generate", 3),
+)
 
 
 class Rate(Value):
     """How many lists a second one way of ranking gives under load.
 
     Attributes:
+        concurrency: lists under way at a time.
         complete: lists that came back as a whole order that the model made.
         seconds: wall-clock time of all of them.
+        errors: what a peer raised, by class.
     """
 
     name: str
+    concurrency: int
     lists: int
     complete: int
     seconds: float
+    errors: Mapping[str, int] = Field(default_factory=dict)
 
     @property
     def per_second(self) -> float:
@@ -75,7 +86,6 @@ class LLMBenchmark(Value):
     """
 
     model: str
-    concurrency: int
     list_tokens: float
     rates: tuple[Rate, ...]
     prefill_share: float
@@ -97,42 +107,37 @@ async def measure(
     """Measure everything; see `LLMBenchmark`.
 
     Args:
-        lists: each is ranked once by every way.
+        lists: all are ranked by what reads scores under load, a part of them by all else.
         open_model: opens a client of the server; each has prefix-cache salts of its own, so that no
             measurement finds what another has left.
         url: of the server.
         folder: of the model that it serves, for its tokenizer.
         settings: of ranking; one shuffle and one window are taken.
         peers_python: interpreter of the peers' environment; None leaves them out.
-        concurrency: lists under way at a time.
+        concurrency: lists under way at a time, for the rates under load.
         progress: told what is being done.
     """
     settings = settings.model_copy(update={"shuffles": 1, "window": 20, "min_label_mass": 0.0})
-    written = lists[: max(concurrency, len(lists) // 4)]
-    plan: list[tuple[Readout, Sequence[RankingList], int]] = [
-        ("labels", lists, 0),
-        ("verdict", lists, 0),
-        ("generate", written, 0),
-        ("generate", written, 3),
-    ]
-    rates = []
-    for readout, taken, reasons in plan:
-        how = settings.model_copy(update={"readout": readout, "reasons": reasons})
-        name = f"{readout}, {reasons} reasons" if readout == "generate" else readout
-        rates.append(await _rate(name, taken, open_model, how, concurrency, progress))
+    part = lists[: max(concurrency, len(lists) // 4)]
+    rates: list[Rate] = []
+    for together in dict.fromkeys((1, concurrency)):
+        for readout, reasons in _WAYS:
+            how = settings.model_copy(update={"readout": readout, "reasons": reasons})
+            name = f"{readout}, {reasons} reasons" if readout == "generate" else readout
+            taken = lists if together > 1 and readout != "generate" else part
+            rates.append(await _rate(name, taken, open_model, how, together, progress))
+        for peer, name in PEERS.items() if peers_python else ():
+            assert peers_python is not None
+            progress(name, 0, len(part))
+            rates.append(await _peer(peer, name, part, peers_python, url, together))
+            progress(name, len(part), len(part))
     model = open_model()
     served = model.spec.name
-    if peers_python is not None:
-        for peer, name in PEERS.items():
-            progress(name, 0, len(written))
-            rates.append(await _peer(peer, name, written, peers_python, url, concurrency))
-            progress(name, len(written), len(written))
     shares, speeds, tokens = await _prefill(
         lists, open_model, url, folder, settings, concurrency, progress
     )
     return LLMBenchmark(
         model=served,
-        concurrency=concurrency,
         list_tokens=tokens,
         rates=tuple(rates),
         prefill_share=shares,
@@ -160,7 +165,9 @@ async def _rate(
 
     seconds = await _under_load(name, lists, one, concurrency, progress)
     await model.aclose()
-    return Rate(name=name, lists=len(lists), complete=complete, seconds=seconds)
+    return Rate(
+        name=name, concurrency=concurrency, lists=len(lists), complete=complete, seconds=seconds
+    )
 
 
 async def _under_load(
@@ -223,7 +230,14 @@ async def _peer(
         order is not None and sorted(order) == list(range(len(entry.candidates)))
         for order, entry in zip(answer["orders"], lists, strict=True)
     )
-    return Rate(name=name, lists=len(lists), complete=complete, seconds=answer["seconds"])
+    return Rate(
+        name=name,
+        concurrency=concurrency,
+        lists=len(lists),
+        complete=complete,
+        seconds=answer["seconds"],
+        errors=answer["errors"],
+    )
 
 
 def _passage(candidate: Candidate) -> str:

@@ -117,20 +117,22 @@ def equality(
 
 
 def _show(result: "LLMBenchmark") -> None:
-    table = Table("Way", "Lists a second", "labels is", "Whole rankings", box=None, pad_edge=False)
-    labels = result.rates[0].per_second
+    table = Table("At a time", "Way", "Lists a second", "labels is", "Whole rankings", box=None)
+    labels = {rate.concurrency: rate for rate in reversed(result.rates) if rate.name == "labels"}
     for rate in result.rates:
+        times = labels[rate.concurrency].per_second / rate.per_second
+        raised = "".join(f", {count} {name}" for name, count in rate.errors.items())
         table.add_row(
+            str(rate.concurrency),
             rate.name,
             f"{rate.per_second:.2f}",
-            f"{labels / rate.per_second:.1f} times as fast",
-            f"{rate.complete} of {rate.lists}",
+            f"{times:.1f} times as fast",
+            f"{rate.complete} of {rate.lists}{raised}",
         )
     console.print(table)
     cache = result.prefix_cache
     console.print(
-        f"\n{result.model}, {result.concurrency} lists at a time, "
-        f"{result.list_tokens:.0f} tokens a list\n"
+        f"\n{result.model}, {result.list_tokens:.0f} tokens a list\n"
         f"share of bare prefill ({result.prefill_tokens_per_second:,.0f} tokens a second): "
         f"{result.prefill_share:.2f}\n"
         f"a shopper's first search {cache.first_ms:.0f} ms; the second, by another query, "
