@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from eval.benchmark_profiles import product_name, user_name
+from eval.benchmarks.profiles import product_name, user_name
 from eval.benchmarks.recall import Latency, spread
 from reranker.pipeline import Reranker
 from reranker.ports import Progress, no_progress
@@ -71,7 +71,7 @@ def search_overhead(
 
     Products are the real ones over and over, each with a number of its own in its text; their
     vectors are `eval.benchmarks.recall.spread`, put into the embedding cache, so that the real
-    build takes them from there. Behaviour is what `eval.benchmark_profiles` imported there.
+    build takes them from there. Behaviour is what `eval.benchmarks.profiles` imported there.
 
     Args:
         store: folder in which `benchmark_profiles` has run.

@@ -5,8 +5,8 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.benchmark_profiles import ProfileBenchmark, benchmark_profiles
 from eval.benchmarks.overhead import OpenShop, SearchOverhead, search_overhead
+from eval.benchmarks.profiles import ProfileBenchmark, benchmark_profiles
 from eval.benchmarks.recall import (
     ApproximateRecall,
     EmbeddingSpeed,
