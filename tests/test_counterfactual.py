@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.benchmark_estimators import measure_estimators, scenarios
+from eval.benchmarks.estimators import measure_estimators, scenarios
 from eval.counterfactual import evaluate_policy
 from eval.estimates import RefusedEstimate
 from eval.logs import Impression, LoggedLists, ShownItem

@@ -4,7 +4,7 @@ from pydantic import ValidationError
 from typer import Typer
 from typer.testing import CliRunner
 
-from eval.benchmark_estimators import EstimatorBenchmark
+from eval.benchmarks.estimators import EstimatorBenchmark
 from eval.position_bias import position_based_em
 from eval.simulate import ShopDesign, SimulatedShop
 from reranker.cli.benchmarks.estimators import estimators, show

@@ -2,7 +2,7 @@
 
 import typer
 
-from reranker.cli.benchmarks import faults, llm, parsers, search, strategies
+from reranker.cli.benchmarks import estimators, faults, llm, parsers, search, strategies
 
 benchmark = typer.Typer(
     help="Measure this machine, each figure beside its peer or its limit.", no_args_is_help=True
@@ -13,3 +13,4 @@ benchmark.command("equality")(llm.equality)
 benchmark.command("faults")(faults.faults)
 benchmark.command("parsers")(parsers.parsers)
 benchmark.command("strategies")(strategies.strategies)
+benchmark.command("estimators")(estimators.estimators)

@@ -9,7 +9,7 @@ from reranker.cli.options import JsonOption
 from reranker.cli.output import console, print_json, progress_bars
 
 if TYPE_CHECKING:
-    from eval.benchmark_estimators import EstimatorBenchmark, EstimatorRow
+    from eval.benchmarks.estimators import EstimatorBenchmark, EstimatorRow
     from eval.estimates import Estimate
 
 _LOWEST, _HIGHEST = 0.93, 0.97
@@ -31,7 +31,7 @@ def estimators(
     bias is recovered from simulated sessions, and the position bias of real logs (the small Open
     Bandit set, fetched once). Takes 70 seconds on one core.
     """
-    from eval.benchmark_estimators import run_estimator_benchmark
+    from eval.benchmarks.estimators import run_estimator_benchmark
     from reranker.models.weights import cache_folder
 
     with progress_bars() as report:
