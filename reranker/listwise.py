@@ -14,6 +14,7 @@ from typing import Self
 import anyio
 
 from reranker.errors import ConfigError
+from reranker.parsing import answer_tokens
 from reranker.ports import LanguageModel
 from reranker.prompting import PromptBudget, detect_language
 from reranker.schema import (
@@ -112,6 +113,8 @@ class ListwiseRanker:
         self._settings = settings
         self._budget = PromptBudget(card=settings.card_tokens, profile=profile_tokens)
         room = spec.context_length - _FIXED_TOKENS - profile_tokens
+        if settings.readout == "generate":
+            room -= answer_tokens(settings.window, settings.reasons)
         self._window = max(min(settings.window, room // (settings.card_tokens + _SLOT_TOKENS)), 2)
 
     def language(self, request: SearchRequest) -> Language:

@@ -11,10 +11,11 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -26,6 +27,13 @@ from reranker.errors import ConfigError
 CONFIG_FILE = "shelfwise.toml"
 ENV_PREFIX = "SHELFWISE_"
 Origin = Literal["default", "file", "environment", "argument"]
+
+
+def _split(value: Any) -> Any:
+    """Take several words in one text, where only text can be given, with commas between them."""
+    if not isinstance(value, str):
+        return value
+    return [word.strip() for word in value.split(",") if word.strip()]
 
 
 class Section(BaseModel):
@@ -139,8 +147,10 @@ class ModelSettings(Section):
 class ServerSettings(Section):
     """vLLM servers that run the language model, in place of the one in this process."""
 
-    urls: tuple[str, ...] = Field(
-        (), description="base URLs of servers of the same model; none: the embedded model"
+    urls: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (),
+        description="base URLs of servers of the same model, with commas between them in the "
+        "environment and arguments; none: the embedded model",
     )
     served_name: str | None = Field(
         None, description="name of the model at the servers; none: the only one that they serve"

@@ -178,7 +178,7 @@ class WindowJudge:
         if isinstance(question, WindowAnswer):
             return question
         prompts = question.prompts
-        scope = self._request.user_id if question.draft.profile else None
+        scope = self._request.user_id
         seconds = self._deadline - time.monotonic()
         try:
             if self._settings.readout != "generate":

@@ -89,3 +89,21 @@ def test_every_setting_is_described() -> None:
         section, leaf = name.split(".")
         field = getattr(Settings(), section).__class__.model_fields[leaf]
         assert field.description, name
+
+
+def test_several_addresses_come_from_a_text_or_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = ("http://a:1", "http://b:2")
+    assert Settings.load(None, {"server.urls": "http://a:1, http://b:2"}).server.urls == two
+    monkeypatch.setenv("SHELFWISE_SERVER__URLS", "http://a:1,http://b:2")
+    assert Settings.load().server.urls == two
+    monkeypatch.delenv("SHELFWISE_SERVER__URLS")
+    file = tmp_path / "shelfwise.toml"
+    file.write_text('[server]\nurls = ["http://a:1", "http://b:2"]\n')
+    assert Settings.load(file).server.urls == two
+
+
+def test_secrets_are_not_printed() -> None:
+    settings = Settings.load(None, {"server.api_key": "hunter2", "server.cache_key": "hunter3"})
+    assert "hunter" not in repr(settings) + str(settings) + settings.model_dump_json()

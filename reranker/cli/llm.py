@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LOG_SECONDS = 10.0
 _SERVING = """\
-{name} is served at {url}. To rank with it: SHELFWISE_SERVER__URLS='["{url}"]'
+{name} is served at {url}. To rank with it: shelfwise search "..." --set server.urls={url} --set model.name={model}
 To see what it is fit for: shelfwise llm check {url}"""
 
 llm = typer.Typer(help="Serve the language model with vLLM.", no_args_is_help=True)
@@ -92,7 +92,9 @@ def serve(
         with _start_line() as report:
             server = resources.enter_context(start_server(options, progress=report))
         console.print(
-            _SERVING.format(name=server.name, url=server.url), markup=False, soft_wrap=True
+            _SERVING.format(name=server.name, url=server.url, model=options.model),
+            markup=False,
+            soft_wrap=True,
         )
         code = _attend(server)
     raise typer.Exit(code)
