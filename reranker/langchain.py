@@ -32,6 +32,8 @@ from reranker.pipeline import Reranker
 from reranker.schema import Candidate, Filters, Product, RerankResult, SearchRequest
 
 _FROM_METADATA = ("brand", "category", "price", "currency", "in_stock", "attributes")
+_SURE = 10
+_LONGEST_QUERY = 2000
 Searched = SearchRequest | Mapping[str, Any] | str
 """What the runnable takes: a request, its fields, or a query alone."""
 
@@ -47,10 +49,13 @@ class ShelfwiseCompressor(BaseDocumentCompressor):
     Attributes:
         shelf: ranks.
         user_id: the shopper; None ranks for nobody in particular.
-        top_n: number of documents returned; None returns all.
+        top_n: number of documents returned, all in the model's order; None returns all, of which
+            those behind the first ten may be in rough order where there are more than a window.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", frozen=True, coerce_numbers_to_str=True
+    )
 
     shelf: Reranker
     user_id: str | None = None
@@ -85,8 +90,8 @@ class ShelfwiseCompressor(BaseDocumentCompressor):
             Candidate(product=product, recall_rank=rank, recall_score=1 / rank)
             for rank, product in enumerate(_products(documents), start=1)
         )
-        shown = min(self.top_n or max(len(documents), 1), 1000)
-        return SearchRequest(query=query or None, user_id=self.user_id, k=shown), candidates
+        sure = min(self.top_n or _SURE, 1000)
+        return SearchRequest(query=_query(query), user_id=self.user_id, k=sure), candidates
 
     def _ordered(self, documents: Sequence[Document], result: RerankResult) -> list[Document]:
         # The recall rank is the document's own place: no id is needed to find it again.
@@ -117,7 +122,7 @@ class ShelfwiseRetriever(BaseRetriever):
         k: number of documents; None takes the setting ``retrieval.candidates``.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
 
     shelf: Reranker
     user_id: str | None = None
@@ -127,7 +132,9 @@ class ShelfwiseRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
-        request = SearchRequest(query=query, user_id=self.user_id, filters=self.filters)
+        request = SearchRequest(
+            query=_query(query), user_id=self.user_id, filters=self.filters, k=self.k or 10
+        )
         found = self.shelf.recall(request)
         return [_document(candidate) for candidate in found[: self.k]]
 
@@ -162,8 +169,13 @@ def _request(searched: Searched, config: RunnableConfig) -> SearchRequest:
     fields = {"query": searched} if isinstance(searched, str) else dict(searched)
     user_id = config.get("configurable", {}).get("user_id")
     if user_id is not None:
-        fields.setdefault("user_id", user_id)
+        fields.setdefault("user_id", str(user_id))
     return SearchRequest.model_validate(fields)
+
+
+def _query(text: str) -> str | None:
+    """Return a query as a request takes it; a blank one asks for recommendations."""
+    return text.strip()[:_LONGEST_QUERY].strip() or None
 
 
 def _products(documents: Sequence[Document]) -> list[Product]:
@@ -183,7 +195,8 @@ def _product(document: Document, number: int) -> Product:
     metadata = document.metadata
     first, _, rest = document.page_content.strip().partition("\n")
     title = metadata.get("title") or first or f"document {number}"
-    text = document.page_content if metadata.get("title") else rest
+    repeated = str(title).strip() == first.strip()
+    text = rest if repeated else document.page_content
     fields = {name: metadata[name] for name in _FROM_METADATA if metadata.get(name) is not None}
     try:
         return Product.model_validate(

@@ -118,7 +118,8 @@ class Reranker:
         started = time.monotonic()
         found = await anyio.to_thread.run_sync(self._look_up, request)
         depth = self._settings.ranking.depth or len(found.candidates)
-        return await self._rank(request, found, started, depth=depth)
+        # What is shown has been judged: the first k, even where fewer would be by the setting.
+        return await self._rank(request, found, started, depth=max(depth, request.k))
 
     async def arerank(
         self, request: SearchRequest, candidates: Sequence[Candidate]

@@ -6,6 +6,7 @@ hostile input: it is cleaned, its brackets are taken from it so that it cannot i
 delimiter, and it is cut by the model's own tokens. Product ids never enter.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,11 +43,16 @@ _NEUTRAL = str.maketrans(
         "］": "）",
         "【": "（",
         "】": "）",
+        **dict.fromkeys("〔〖﹇⟦｟", "（"),
+        **dict.fromkeys("〕〗﹈⟧｠", "）"),
         "<": "‹",
         ">": "›",
+        "＜": "‹",
+        "＞": "›",
         "|": "/",
     }
 )
+_VERDICT_PHRASE = re.compile(r"(buys it|会购买)\s*[:：]+", re.IGNORECASE)
 _TEMPLATE_VERSION = 1
 _QUERY_TOKENS = 64
 _CONTEXT_TOKENS = 16
@@ -177,6 +183,8 @@ def draft_prompt(
     text = tokenizer.truncate(profile, min(budget.profile, room - smallest)).strip()
     room -= tokenizer.count(text)
     full = [card_text(candidate.product, tokenizer, budget.card) for candidate in candidates]
+    if readout == "verdict":  # no card may look like one that has been judged
+        full = [_VERDICT_PHRASE.sub(r"\1", card) for card in full]
     counts = [tokenizer.count(card) for card in full]
     share = fair_share(counts, room)
     cards = tuple(

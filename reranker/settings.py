@@ -5,6 +5,7 @@ A later source wins: file, then environment (``SHELFWISE_MODEL__NAME=...``), the
 from.
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -27,12 +28,15 @@ from reranker.errors import ConfigError
 CONFIG_FILE = "shelfwise.toml"
 ENV_PREFIX = "SHELFWISE_"
 Origin = Literal["default", "file", "environment", "argument"]
+_SECRETS = ("server.api_key", "server.cache_key")
 
 
 def _split(value: Any) -> Any:
-    """Take several words in one text, where only text can be given, with commas between them."""
+    """Take several words in one text: with commas between them, or as a list in JSON."""
     if not isinstance(value, str):
         return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
     return [word.strip() for word in value.split(",") if word.strip()]
 
 
@@ -187,14 +191,14 @@ class RankingSettings(Section):
     )
     depth: Annotated[int, Field(ge=0)] = Field(
         20,
-        description="recalled candidates that the model judges, the most promising first; 0: all. "
-        "A list given to rerank is always judged whole",
+        description="recalled candidates that the model judges, the most promising first, and at "
+        "least the k that are shown; 0: all. A list given to rerank is always judged whole",
     )
     window: Annotated[int, Field(ge=2)] = Field(
         20, description="most candidates in one prompt; fewer where the context has no room"
     )
     step: Annotated[int, Field(ge=1)] = Field(
-        10, description="candidates by which the sliding window moves"
+        10, description="candidates by which the sliding window moves; less than the window"
     )
     shuffles: Annotated[int, Field(ge=1, le=32)] = Field(
         2, description="orders in which each window is shown; their scores are averaged"
@@ -354,5 +358,6 @@ def _explain(error: ValidationError, layers: list[tuple[Origin, dict[str, Any]]]
             known = ", ".join(leaf for leaf, _ in flatten(Settings().model_dump()))
             lines.append(f"setting {name} ({origin}): unknown; the settings are {known}")
         else:
-            lines.append(f"setting {name} ({origin}): {problem['msg']}, not {problem['input']!r}")
+            given = "" if name in _SECRETS else f", not {problem['input']!r}"
+            lines.append(f"setting {name} ({origin}): {problem['msg']}{given}")
     return "\n".join(lines)

@@ -7,11 +7,11 @@ runs out of time keeps the last.
 
 Every candidate is shown to the model, whatever the length of the list. A window that was lost (its
 answer is None) costs its candidates that window's evidence and nothing else: those that no window
-judged are left out of the order. A round that was lost whole ends the ranking.
+judged are left out of the order. Two rounds in a row that are lost whole end the ranking.
 """
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -23,6 +23,8 @@ Compare = Callable[[Sequence[Window]], Awaitable[Sequence[Scores | None]]]
 one window only; None for a window that was lost."""
 
 Strategy = Literal["pivot", "sliding"]
+_LOST_ROUNDS = 2
+_MOST_ROUNDS = 24
 
 
 async def rank(
@@ -55,18 +57,24 @@ async def _sliding(size: int, compare: Compare, window: int, step: int) -> Async
     their way to the front: there is no order to show before the end.
     """
     order = list(range(size))
+    judged: set[int] = set()
+    lost = 0
     end = size
     while True:
         start = max(end - window, 0)
         shown = tuple(order[start:end])
         (scores,) = await compare([shown])
-        if scores is None:
+        lost = lost + 1 if scores is None else 0
+        if scores is not None:
+            order[start:end] = _best_first(shown, scores)[0]
+            judged.update(shown)
+        elif lost == _LOST_ROUNDS:
             return
-        order[start:end] = _best_first(shown, scores)[0]
         if start == 0:
             break
         end = max(end - step, window)
-    yield tuple(order)
+    if judged:
+        yield tuple(candidate for candidate in order if candidate in judged)
 
 
 @dataclass(frozen=True)
@@ -93,15 +101,20 @@ async def _pivot(size: int, compare: Compare, window: int, top_k: int) -> AsyncI
     same time, each window together with the pivot, and what beats it goes before it. So on with
     each part that reaches into the first ``top_k`` places, until it fits one window. Scores less
     the pivot's are comparable between windows: they order what is not looked at again.
+
+    With a faultless judge the rounds grow with the logarithm of the list's length; a judge that
+    contradicts itself is asked in `_MOST_ROUNDS` at most.
     """
     segments = [_Segment(tuple(range(size)), settled=size < 2)]
     judged: set[int] = set()
-    while True:
+    lost = 0
+    for _ in range(_MOST_ROUNDS):
         plans = _plans(segments, window, top_k)
         if not any(plan.windows for plan in plans):
             return
         found = await compare([shown for plan in plans for shown in plan.windows])
-        if all(scores is None for scores in found):
+        lost = lost + 1 if all(scores is None for scores in found) else 0
+        if lost == _LOST_ROUNDS:
             return
         answers = iter(found)
         segments = []
@@ -109,8 +122,9 @@ async def _pivot(size: int, compare: Compare, window: int, top_k: int) -> AsyncI
             taken = [next(answers) for _ in plan.windows]
             for shown, scores in zip(plan.windows, taken, strict=True):
                 judged.update(shown if scores is not None else ())
-            segments += plan.refined(taken)
-        yield tuple(c for segment in segments for c in segment.members if c in judged)
+            segments += plan.refined(taken, judged)
+        if judged:
+            yield tuple(c for segment in segments for c in segment.members if c in judged)
 
 
 @dataclass(frozen=True)
@@ -126,19 +140,20 @@ class _Plan:
     windows: tuple[Window, ...] = ()
     pivot: int | None = None
 
-    def refined(self, answers: Sequence[Scores | None]) -> list[_Segment]:
+    def refined(self, answers: Sequence[Scores | None], judged: Set[int]) -> list[_Segment]:
         """Return the segments that take this one's place."""
         if not self.windows:
             return [self.segment]
         if self.pivot is None:
-            return self._ranked(answers[0])
+            return self._ranked(answers[0], judged)
         return self._parted(self.pivot, answers)
 
-    def _ranked(self, scores: Scores | None) -> list[_Segment]:
+    def _ranked(self, scores: Scores | None, judged: Set[int]) -> list[_Segment]:
         (shown,) = self.windows
-        rest = self.segment.members[len(shown) :]
-        if scores is None:  # lost: these keep the order that they have
-            return [_Segment(shown, settled=True), *_segment(rest)]
+        rest = tuple(m for m in self.segment.members if m not in set(shown))
+        if scores is None:  # lost: these keep the order that they have, unknown ones at the end
+            head = [_Segment(shown, settled=True)]
+            return [*head, *_segment(rest)] if judged >= set(shown) else [*_segment(rest), *head]
         order, scores = _best_first(shown, scores)
         if not rest:
             return [_Segment(order, settled=True)]
@@ -147,11 +162,12 @@ class _Plan:
     def _parted(self, pivot: int, answers: Sequence[Scores | None]) -> list[_Segment]:
         segment = self.segment
         bar = segment.scores[pivot]
+        middle = segment.members[pivot]
         lead = {m: score - bar for m, score in zip(segment.members, segment.scores, strict=False)}
         for shown, scores in zip(self.windows, answers, strict=True):
             if scores is not None:
-                lead.update({m: score - scores[0] for m, score in zip(shown, scores, strict=True)})
-        middle = segment.members[pivot]
+                bar = scores[shown.index(middle)]
+                lead.update({m: score - bar for m, score in zip(shown, scores, strict=True)})
         ahead = [m for m in segment.members[: segment.ranked] if m != middle]
         above, below = ahead[:pivot], ahead[pivot:]
         newcomers = [m for m in segment.members[segment.ranked :] if lead.get(m, 0.0) > 0]
@@ -175,13 +191,30 @@ def _plans(segments: Sequence[_Segment], window: int, top_k: int) -> list[_Plan]
         if segment.settled or wanted <= 0:
             plans.append(_Plan(segment))
         elif not segment.ranked:
-            plans.append(_Plan(segment, windows=(segment.members[:window],)))
+            plans.append(_Plan(segment, windows=(_head(segment.members, window, wanted),)))
         else:
             pivot = min(wanted, window // 2)
             chunks = _chunks(segment.members[segment.ranked :], window - 1)
-            windows = tuple((segment.members[pivot], *chunk) for chunk in chunks)
+            windows = tuple(_around(segment.members[pivot], chunk) for chunk in chunks)
             plans.append(_Plan(segment, windows=windows, pivot=pivot))
     return plans
+
+
+def _head(members: Window, window: int, wanted: int) -> Window:
+    """Return the window in which a pivot is looked for.
+
+    Where a few places are wanted, the most promising: what beats their middle is few. Where more
+    are wanted than a window holds, a sample from end to end, so that the pivot parts in halves.
+    """
+    if wanted <= window or len(members) <= window:
+        return members[:window]
+    return tuple(members[len(members) * place // window] for place in range(window))
+
+
+def _around(pivot: int, chunk: Window) -> Window:
+    """Return a window with the pivot in its middle, where a bias by place is least."""
+    middle = len(chunk) // 2
+    return (*chunk[:middle], pivot, *chunk[middle:])
 
 
 def _segment(members: Sequence[int], *, settled: bool = False) -> list[_Segment]:

@@ -193,7 +193,10 @@ class WindowJudge:
                     scope=scope,
                     seconds=seconds,
                 )
-                answer = _from_texts(question, texts)
+                # In a thread: a long answer takes a while to read, and others wait meanwhile.
+                answer = await anyio.to_thread.run_sync(
+                    _from_texts, question, texts, abandon_on_cancel=True
+                )
         except ModelError as error:
             return _lost("model_error", str(error))
         except OutputError as error:

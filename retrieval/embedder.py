@@ -132,7 +132,10 @@ class SentenceTransformerEmbedder:
 
     def encode_query(self, text: str) -> Vectors:
         """Return the vector of a query; the latest ones are remembered."""
-        return self._query(text).result()
+        try:
+            return self._query(text).result()
+        except Exception:  # it may pass, so it is tried again, whatever is remembered
+            return self._begin_query(text).result()
 
     def prepare_query(self, text: str) -> None:
         """Begin to embed a query in another thread."""

@@ -74,6 +74,19 @@ def test_a_document_that_is_no_product_is_named(shelf: Reranker) -> None:
         ShelfwiseCompressor(shelf=shelf).compress_documents(wrong, "lamp")
 
 
+def test_what_is_asked_loosely_is_understood(shelf: Reranker) -> None:
+    compressor = ShelfwiseCompressor(shelf=shelf, user_id=7)
+    for query in ("", "   ", "x " * 2000):
+        assert len(compressor.compress_documents(DOCUMENTS, query)) == len(DOCUMENTS)
+    assert len(ShelfwiseRetriever(shelf=shelf).invoke(" ")) == 3
+
+
+def test_a_retrieved_document_says_its_title_once(shelf: Reranker) -> None:
+    found = ShelfwiseRetriever(shelf=shelf).invoke("laptop")
+    _, candidates = ShelfwiseCompressor(shelf=shelf)._asked(found, "laptop")
+    assert all(c.product.title not in c.product.description for c in candidates)
+
+
 def test_recall_as_a_retriever(shelf: Reranker) -> None:
     retriever = ShelfwiseRetriever(shelf=shelf, k=2)
     found = retriever.invoke("laptop")

@@ -137,9 +137,10 @@ def test_lost_windows_are_counted_and_cost_no_candidate(tokenizer: HFTokenizer) 
 
 def test_a_model_that_is_down_is_not_asked_window_after_window(tokenizer: HFTokenizer) -> None:
     model = ScriptedModel(tokenizer, fails(ModelUnavailable("the server is gone")))
-    judged = judge(model, size=500)
-    assert judged.outcome == "fallback"
-    assert len(model.prompts) == 2
+    for strategy in ("pivot", "sliding"):
+        model.prompts.clear()
+        assert judge(model, size=500, strategy=strategy).outcome == "fallback"
+        assert len(model.prompts) == 4
 
 
 def test_what_was_judged_before_the_deadline_keeps_its_place(tokenizer: HFTokenizer) -> None:

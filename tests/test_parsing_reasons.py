@@ -44,6 +44,17 @@ def test_a_reason_stands_that_quotes_profile_or_card(cites: str, text: str) -> N
     assert cause(cites, text) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["See www.tea.example", "More: https://x", "Ask tea@tarn", "Ring 030 123 4567", "At tea.shop"],
+)
+def test_a_reason_gives_no_address(text: str) -> None:
+    card = f"{text} green tea"
+    reason = Reason(slot=0, cites="green tea", text=text)
+    ranking = WrittenRanking(order=(0,), ranked=1, reasons=(reason,))
+    assert supported_reasons(ranking, profile="", cards=(card,))[1] == ("contact",)
+
+
 @pytest.mark.parametrize("cites", ["", "the", "good product", "…", "a", "茶", "one of the best"])
 def test_citing_nothing_is_no_support(cites: str) -> None:
     assert cause(cites, "Good.") == "nothing_cited"

@@ -96,8 +96,12 @@ def test_several_addresses_come_from_a_text_or_a_list(
 ) -> None:
     two = ("http://a:1", "http://b:2")
     assert Settings.load(None, {"server.urls": "http://a:1, http://b:2"}).server.urls == two
-    monkeypatch.setenv("SHELFWISE_SERVER__URLS", "http://a:1,http://b:2")
-    assert Settings.load().server.urls == two
+    for text in ("http://a:1,http://b:2", '["http://a:1", "http://b:2"]'):
+        monkeypatch.setenv("SHELFWISE_SERVER__URLS", text)
+        assert Settings.load().server.urls == two
+    monkeypatch.setenv("SHELFWISE_SERVER__URLS", "[http://a:1")
+    with pytest.raises(ConfigError, match=r"server\.urls"):
+        Settings.load()
     monkeypatch.delenv("SHELFWISE_SERVER__URLS")
     file = tmp_path / "shelfwise.toml"
     file.write_text('[server]\nurls = ["http://a:1", "http://b:2"]\n')
@@ -107,3 +111,6 @@ def test_several_addresses_come_from_a_text_or_a_list(
 def test_secrets_are_not_printed() -> None:
     settings = Settings.load(None, {"server.api_key": "hunter2", "server.cache_key": "hunter3"})
     assert "hunter" not in repr(settings) + str(settings) + settings.model_dump_json()
+    with pytest.raises(ConfigError, match=r"server\.api_key") as told:
+        Settings.load(None, {"server.api_key": 12345678})
+    assert "12345678" not in str(told.value)

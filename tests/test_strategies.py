@@ -103,18 +103,52 @@ def test_calls_and_depth_where_recall_is_right(
     assert (len(shop.windows), shop.rounds) == (windows, rounds)
 
 
-@given(st.integers(21, 150), st.sets(st.integers(0, 12)))
-def test_a_lost_window_never_repeats_nor_invents_a_candidate(size: int, lost: set[int]) -> None:
+@given(st.integers(21, 150), st.sets(st.integers(0, 12)), st.sampled_from(["pivot", "sliding"]))
+def test_a_lost_window_never_repeats_nor_invents_a_candidate(
+    size: int, lost: set[int], strategy: Strategy
+) -> None:
     shop = Shop(random.Random(size).sample(range(size), size), frozenset(lost))
-    orders = ranked(shop, "pivot")
+    orders = ranked(shop, strategy)
     heard = {c for number, w in enumerate(shop.windows) if number not in lost for c in w}
-    assert bool(orders) == (0 not in lost)
     for order in orders:
         assert len(order) == len(set(order))
-    if orders and not lost.intersection(range(len(shop.windows))):
-        assert set(orders[-1]) == set(range(size))
     if orders:
         assert set(orders[-1]) <= heard
+    if not lost.intersection(range(len(shop.windows))):
+        assert set(orders[-1]) == set(range(size))
+
+
+@pytest.mark.parametrize("lost", range(9))
+@pytest.mark.parametrize("strategy", ["pivot", "sliding"])
+def test_one_lost_window_costs_little(strategy: Strategy, lost: int) -> None:
+    shop = Shop(range(100), frozenset({lost}))
+    order = ranked(shop, strategy)[-1]
+    assert len(order) >= 80
+    assert list(order) == sorted(order)
+
+
+def test_a_judge_by_place_is_not_asked_for_ever() -> None:
+    """It always puts what stands first last, whatever stands there."""
+    asked = []
+
+    async def by_place(windows: Sequence[tuple[int, ...]]) -> list[Answer]:
+        asked.append(len(windows))
+        return [tuple(float(place) for place in range(len(window))) for window in windows]
+
+    async def run() -> tuple[int, ...]:
+        orders = rank(500, by_place, strategy="pivot", window=20, step=10, top_k=10)
+        return [order async for order in orders][-1]
+
+    assert sorted(anyio.run(run)) == list(range(500))
+    assert len(asked) <= 24
+    assert sum(asked) < 200
+
+
+def test_the_whole_order_takes_rounds_by_the_logarithm() -> None:
+    for truth in (range(500), random.Random(1).sample(range(500), 500)):
+        shop = Shop(truth)
+        assert ranked(shop, "pivot", top_k=500)[-1] == tuple(truth)
+        assert shop.rounds <= 16
 
 
 def test_of_equal_scores_the_more_promising_comes_first() -> None:

@@ -6,7 +6,7 @@ import json
 from types import TracebackType
 from typing import Literal, Self
 
-Fault = Literal["hang", "garbage", "error", "slow", "refuse"]
+Fault = Literal["garbage", "error", "slow", "refuse"]
 _SLOW_S = 5.0
 _BODIES: dict[str, tuple[str, bytes]] = {
     "garbage": ("200 OK", b"<html>the quick brown fox [1] > [2]</html>"),
@@ -21,9 +21,8 @@ class FaultProxy:
     kept ones cannot get round it.
 
     Attributes:
-        fault: ``hang`` takes requests and never answers, ``garbage`` answers with a page, ``error``
-            with status 500, ``slow`` after five seconds, ``refuse`` drops the connection; None
-            passes everything on.
+        fault: ``garbage`` answers with a page, ``error`` with status 500, ``slow`` after five
+            seconds, ``refuse`` drops the connection; None passes everything on.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -77,9 +76,6 @@ class FaultProxy:
         fault = self.fault
         if fault == "refuse":
             writer.transport.abort()
-        elif fault == "hang":
-            while await reader.read(65_536):
-                continue
         elif fault in _BODIES:
             await reader.read(65_536)
             status, body = _BODIES[fault]

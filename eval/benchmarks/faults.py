@@ -12,6 +12,7 @@ from reranker.ports import Progress, no_progress
 from reranker.schema import RerankResult, SearchRequest, Value
 
 _RECOVERY_LIMIT_S = 180.0
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -61,23 +62,28 @@ class FaultRun(Value):
 
 
 class _Log:
-    """What became of the searches of a phase."""
+    """What became of the searches that began in a phase."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.times_ms: list[float] = []
         self.failed = 0
         self.incomplete = 0
-        self.by_model = 0
-        self.by_model_at: float | None = None
+        self.by_model_at: list[float] = []
+        self.under_way: set[float] = set()
+        self.recovery_s: float | None = None
 
-    def add(self, result: RerankResult | None, started: float, whole: bool) -> None:
+    def add(self, result: RerankResult | None, started: float, *, whole: bool) -> None:
         now = time.monotonic()
         self.times_ms.append((now - started) * 1000)
         self.failed += result is None
         self.incomplete += not whole
         if result is not None and result.outcome != "fallback":
-            self.by_model += 1
-            self.by_model_at = self.by_model_at or now
+            self.by_model_at.append(now)
+
+    def back_after(self, moment: float) -> float | None:
+        """Return how long after a moment the model first had a part in an answer, in seconds."""
+        return min((at - moment for at in self.by_model_at if at >= moment), default=None)
 
 
 class _Load:
@@ -87,17 +93,19 @@ class _Load:
         self._shelf = shelf
         self._turn = cycle(requests)
         self._sizes = {request.request_id: len(shelf.recall(request)) for request in requests}
-        self.log = _Log()
+        self._stopped = False
+        self.logs: list[_Log] = []
 
-    def turn_page(self) -> _Log:
+    def turn_page(self, name: str) -> _Log:
         """Begin a new log; searches that are under way still go into the old one."""
-        self.log = _Log()
-        return self.log
+        self.logs.append(_Log(name))
+        return self.logs[-1]
 
-    async def search_forever(self) -> None:
-        while True:
-            request, log = next(self._turn), self.log
+    async def search_until_stopped(self) -> None:
+        while not self._stopped:
+            request, log = next(self._turn), self.logs[-1]
             started = time.monotonic()
+            log.under_way.add(started)
             try:
                 result = await self._shelf.asearch(request)
             except Exception:  # a search that fails, in whatever way, is what is looked for
@@ -105,6 +113,17 @@ class _Load:
                 await anyio.sleep(0.05)
             else:
                 log.add(result, started, whole=_whole(result, self._sizes[request.request_id]))
+            log.under_way.discard(started)
+
+    async def stop(self, patience_s: float) -> None:
+        """Begin no more searches, and wait; what never comes back has failed."""
+        self._stopped = True
+        with anyio.move_on_after(patience_s):
+            while any(log.under_way for log in self.logs):
+                await anyio.sleep(0.05)
+        for log in self.logs:
+            for started in log.under_way:
+                log.add(None, started, whole=False)
 
 
 async def fault_run(
@@ -121,8 +140,9 @@ async def fault_run(
     Args:
         shelf: over the server that fails.
         requests: taken in turn; each has the same deadline.
-        faults: each begins, lasts, and ends; the time after its end until the model answers again
-            is a phase of its own.
+        faults: each begins, lasts, and is mended; the mending, and the time after it until the
+            model answers again, are a phase of their own. A search belongs to the phase in which
+            it began.
         seconds: length of a phase at least.
         concurrency: searches under way at a time.
         progress: told of the phases.
@@ -130,37 +150,35 @@ async def fault_run(
     load = _Load(shelf, requests)
     deadline_ms = float(requests[0].deadline_ms or 0)
     stages = 1 + 2 * len(faults)
-    phases: list[FaultPhase] = []
+    load.turn_page("healthy")
     async with anyio.create_task_group() as group:
         for _ in range(concurrency):
-            group.start_soon(load.search_forever)
+            group.start_soon(load.search_until_stopped)
         progress("healthy", 0, stages)
         await anyio.sleep(seconds)
-        phases.append(_phase("healthy", load.log, deadline_ms, None))
-        for fault in faults:
-            progress(fault.name, len(phases), stages)
-            log = load.turn_page()
+        for number, fault in enumerate(faults):
+            progress(fault.name, 1 + 2 * number, stages)
+            load.turn_page(fault.name)
             await fault.begin()
             await anyio.sleep(seconds)
-            phases.append(_phase(fault.name, log, deadline_ms, None))
-            progress(f"after: {fault.name}", len(phases), stages)
+            progress(f"after: {fault.name}", 2 + 2 * number, stages)
+            log = load.turn_page(f"after: {fault.name}")
             await fault.end()
-            log = load.turn_page()
-            recovery = await _recovered(log, seconds)
-            phases.append(_phase(f"after: {fault.name}", log, deadline_ms, recovery))
+            log.recovery_s = await _recovered(log, seconds)
+        await load.stop(deadline_ms / 1000 + _PATIENCE_S)
         group.cancel_scope.cancel()
     progress("done", stages, stages)
-    return tuple(phases)
+    return tuple(_phase(log, deadline_ms) for log in load.logs)
 
 
 async def _recovered(log: _Log, seconds: float) -> float | None:
     """Wait a phase, and on until the model answers; return when it first did, in seconds."""
-    started = time.monotonic()
+    mended = time.monotonic()
     await anyio.sleep(seconds)
     with anyio.move_on_after(_RECOVERY_LIMIT_S):
-        while log.by_model_at is None:
+        while log.back_after(mended) is None:
             await anyio.sleep(0.05)
-    return None if log.by_model_at is None else log.by_model_at - started
+    return log.back_after(mended)
 
 
 def _whole(result: RerankResult, size: int) -> bool:
@@ -169,15 +187,15 @@ def _whole(result: RerankResult, size: int) -> bool:
     return len(ids) == len(set(ids)) == size and ranks == list(range(1, size + 1))
 
 
-def _phase(name: str, log: _Log, deadline_ms: float, recovery: float | None) -> FaultPhase:
+def _phase(log: _Log, deadline_ms: float) -> FaultPhase:
     times = sorted(log.times_ms) or [0.0]
     return FaultPhase(
-        name=name,
+        name=log.name,
         searches=len(log.times_ms),
         failed=log.failed,
         incomplete=log.incomplete,
-        by_model=log.by_model,
+        by_model=len(log.by_model_at),
         p50_ms=times[len(times) // 2],
         latest_ms=times[-1] - deadline_ms,
-        recovery_s=recovery,
+        recovery_s=log.recovery_s,
     )

@@ -217,7 +217,7 @@ async def _peer(
         for entry in lists
     ]
     script = Path(str(files("eval.benchmarks"))) / "peers" / "rankers.py"
-    served = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
+    served = httpx.get(f"{url}/v1/models", trust_env=False).json()["data"][0]["id"]
     command = [str(python), str(script), peer, url, served, str(concurrency)]
     result = await anyio.run_process(
         command, input=json.dumps(entries).encode(), check=False, stderr=subprocess.PIPE
@@ -261,9 +261,12 @@ async def _prefill(
     Bare requests carry the same token ids and ask for one token and nothing else. Both run twice,
     in the order A B B A, so that a drift of the machine falls on both.
     """
-    prompts = [_token_ids(entry, open_model(), folder, settings) for entry in lists]
+    model = open_model()
+    renderer = PromptRenderer(load_tokenizer(folder))
+    prompts = [_token_ids(entry, model, renderer, settings) for entry in lists]
+    await model.aclose()
     tokens = sum(map(len, prompts))
-    served = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
+    served = httpx.get(f"{url}/v1/models", trust_env=False).json()["data"][0]["id"]
     ours: list[float] = []
     bare: list[float] = []
     for number, mine in enumerate((False, True, True, False)):
@@ -285,7 +288,7 @@ async def _bare(
     concurrency: int,
     progress: Progress,
 ) -> float:
-    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
 
         async def one(ids: Sequence[int]) -> None:
             body = {
@@ -301,9 +304,8 @@ async def _bare(
 
 
 def _token_ids(
-    entry: RankingList, model: LanguageModel, folder: Path, settings: RankingSettings
+    entry: RankingList, model: LanguageModel, renderer: PromptRenderer, settings: RankingSettings
 ) -> tuple[int, ...]:
-    renderer = PromptRenderer(load_tokenizer(folder))
     draft = draft_prompt(
         entry.request,
         entry.profile.summary if entry.profile else None,
@@ -365,7 +367,7 @@ async def _prefix_cache(
 
 async def _cache_counters(url: str) -> tuple[float, float]:
     """Return the tokens that the server found in its prefix cache, and those that it looked up."""
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
         text = (await client.get(f"{url}/metrics")).text
     totals = {"hits": 0.0, "queries": 0.0}
     for line in text.splitlines():

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 _LOG_SECONDS = 10.0
 _SERVING = """\
-{name} is served at {url}. To rank with it: shelfwise search "..." --set server.urls={url} --set model.name={model}
-To see what it is fit for: shelfwise llm check {url}"""
+{name} is served at {url}
+To rank with it: shelfwise search "..." --set server.urls={url} --set model.name={model}
+To see what it is fit for: shelfwise llm check {url} --model {model}"""
 
 llm = typer.Typer(help="Serve the language model with vLLM.", no_args_is_help=True)
 

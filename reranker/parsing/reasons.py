@@ -13,6 +13,9 @@ numbers and Chinese characters, without regard to width, case, punctuation and s
 4. ``names_other_product``: it uses a word of another card's brand or category (of a Chinese one,
    the whole name) that does not occur in the evidence; the plural's ``s`` makes no difference.
 
+5. ``contact``: it holds an address of the web or of mail, or a number as long as a telephone's,
+   which a supplier may have smuggled into a card.
+
 What this cannot see: a comparison (`cheaper than the others`), a negation, and a judgement that
 rests on a true citation.
 """
@@ -25,8 +28,9 @@ from typing import Literal
 from reranker.parsing.form import Reason, WrittenRanking
 
 DropCause = Literal[
-    "nothing_cited", "not_in_evidence", "number_not_in_evidence", "names_other_product"
+    "nothing_cited", "not_in_evidence", "number_not_in_evidence", "names_other_product", "contact"
 ]
+_CONTACT = re.compile(r"https?:|www\.|\S@\S|\b[\w-]+\.(?:com|net|org|cn|io|shop)\b|(?:\d[ -]?){7}")
 _WORD = re.compile(
     r"\d+(?:[.,]\d+)*|[\u3400-\u4dbf\u4e00-\u9fff\u3040-\u30ff]|[^\W\d_\u3040-\u30ff\u3400-\u9fff]+"
 )
@@ -106,7 +110,7 @@ def _cause(reason: Reason, evidence: _Evidence, names: frozenset[str]) -> DropCa
     said = _words(reason.text)
     if any(_names_other(name, said, evidence) for name in names):
         return "names_other_product"
-    return None
+    return "contact" if _CONTACT.search(reason.text) else None
 
 
 def _names_other(name: str, said: Sequence[str], evidence: _Evidence) -> bool:
