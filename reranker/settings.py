@@ -78,6 +78,20 @@ class RetrievalSettings(Section):
     )
 
 
+def _pairs(value: Any) -> Any:
+    """Take pairs as a table, a list of ``ACTION=KIND``, or a text of them with commas between."""
+    if isinstance(value, Mapping):
+        for action, kind in value.items():
+            if not isinstance(kind, str):
+                raise ValueError(f"{action} has no kind as text; a name with dots needs quotes")
+        return [f"{action}={kind}" for action, kind in value.items()]
+    pairs = _split(value)
+    for pair in pairs if isinstance(pairs, list | tuple) else ():
+        if isinstance(pair, str) and "=" not in pair:
+            raise ValueError(f"{pair!r} is not ACTION=KIND, such as hover=view")
+    return pairs
+
+
 class CleaningSettings(Section):
     """What an import of events repairs and refuses."""
 
@@ -107,10 +121,10 @@ class CleaningSettings(Section):
     ordinals_from: Literal[0, 1] = Field(
         1, description="number that position.ordinal of UBI events starts from"
     )
-    kinds: tuple[str, ...] = Field(
+    kinds: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_pairs)] = Field(
         (),
-        description="ACTION=KIND each: what actions of event logs are, besides those known; "
-        "'ignore' leaves an action out",
+        description="what actions of event logs are, besides those known: a table of action to "
+        "kind, or ACTION=KIND with commas between; 'ignore' leaves an action out",
     )
 
 
@@ -291,7 +305,7 @@ def origins(
     """Return for each dotted setting name the source that its value came from."""
     found: dict[str, Origin] = {name: "default" for name, _ in flatten(Settings().model_dump())}
     for origin, values in _layers(Settings, file, arguments or {}):
-        found.update({name: origin for name, _ in flatten(values)})
+        found.update(dict.fromkeys(_given(values), origin))
     return found
 
 
@@ -302,6 +316,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _given(values: Mapping[str, Any]) -> set[str]:
+    """Return the settings that a layer gives, also where their values are tables themselves."""
+    return {".".join(name.split(".")[:2]) for name, _ in flatten(values)}
 
 
 def _layers(
@@ -351,9 +370,7 @@ def _explain(error: ValidationError, layers: list[tuple[Origin, dict[str, Any]]]
     lines = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
-        origin = next(
-            (o for o, values in reversed(layers) if name in dict(flatten(values))), "argument"
-        )
+        origin = next((o for o, values in reversed(layers) if name in _given(values)), "argument")
         if problem["type"] == "extra_forbidden":
             known = ", ".join(leaf for leaf, _ in flatten(Settings().model_dump()))
             lines.append(f"setting {name} ({origin}): unknown; the settings are {known}")

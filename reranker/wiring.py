@@ -146,6 +146,7 @@ def import_events(
     log_format: str | None = None,
     default_kind: str | None = None,
     kinds: Mapping[str, str] | None = None,
+    max_rejected: float = 1.0,
     progress: Progress = no_progress,
 ) -> EventReport:
     """Import event files into the behaviour of the store; see `retrieval.behaviour`.
@@ -157,11 +158,12 @@ def import_events(
         log_format: of all files; None tells it from the content of each.
         default_kind: of events that name none.
         kinds: action to kind, besides those known and those of the settings.
+        max_rejected: share of the events, 0 to 1, above which nothing is imported.
         progress: told what is being done.
 
     Raises:
         ConfigError: a field, format or kind is unknown.
-        DataError: a file cannot be read or lacks a column.
+        DataError: a file cannot be read or lacks a column, or too many events are refused.
     """
     cleaning = settings.cleaning
     reading = Reading.of(
@@ -177,7 +179,12 @@ def import_events(
         products = products_of(ProductTable.open(catalogue), cleaning.product_date)
     with BehaviourStore(settings.store.path) as behaviour:
         return behaviour.import_events(
-            files, reading=reading, cleaning=cleaning, products=products, progress=progress
+            files,
+            reading=reading,
+            cleaning=cleaning,
+            products=products,
+            max_rejected=max_rejected,
+            progress=progress,
         )
 
 

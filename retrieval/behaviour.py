@@ -102,6 +102,7 @@ class BehaviourStore:
         reading: Reading | None = None,
         cleaning: CleaningSettings | None = None,
         products: Products | None = None,
+        max_rejected: float = 1.0,
         progress: Progress = no_progress,
     ) -> ImportReport:
         """Import event files, all of them or none.
@@ -113,6 +114,7 @@ class BehaviourStore:
             reading: how the files are to be taken; None tells their formats from their content.
             cleaning: what is repaired and refused; None takes the defaults.
             products: of the catalogue, to check events against.
+            max_rejected: share of the events, 0 to 1, above which nothing is imported.
             progress: told what is being done.
 
         Returns:
@@ -120,10 +122,11 @@ class BehaviourStore:
 
         Raises:
             ConfigError: the mapping names an unknown field.
-            DataError: a file cannot be read or lacks a column, or the store is read-only.
+            DataError: a file cannot be read or lacks a column, more events are refused than
+                ``max_rejected`` allows, or the store is read-only.
         """
         reading = reading or Reading(mapping=mapping or {})
-        plan = ImportPlan(reading, cleaning or CleaningSettings(), products)
+        plan = ImportPlan(reading, cleaning or CleaningSettings(), products, max_rejected)
         with self._transaction() as connection:
             report = import_files(
                 connection,

@@ -89,6 +89,23 @@ def prepare(
         raise unreadable(path, error) from error
 
 
+def native_requests(files: Sequence[EventFile]) -> list[str]:
+    """Return SELECTs of the ``request_id``, ``user_id`` and ``session_id`` of native events.
+
+    Logs in the same import may use the same requests: see `retrieval.event_formats.links`.
+    """
+    found = []
+    for file in files:
+        columns = {field: quoted(column) for field, column, _ in file.columns}
+        if file.documents is None and "request_id" in columns:
+            names = ", ".join(
+                f"nullif(trim({columns.get(name, 'NULL')}::VARCHAR), '') AS {name}"
+                for name in ("request_id", "user_id", "session_id")
+            )
+            found.append(f"SELECT {names} FROM read_parquet({source(file.parquet)})")
+    return found
+
+
 def unreadable(path: Path, error: Exception) -> DataError:
     """Return the error for a file whose content is not what its name says."""
     message = str(error)

@@ -30,10 +30,11 @@ from retrieval.behaviour_checks import (
     late_rules,
     survey,
 )
-from retrieval.behaviour_files import MALFORMED_DDL, EventFile, prepare, unreadable
-from retrieval.behaviour_quarantine import counts, first_rejected, quarantine
+from retrieval.behaviour_files import MALFORMED_DDL, EventFile, native_requests, prepare, unreadable
+from retrieval.behaviour_quarantine import counts, first_rejected, quarantine, too_many
 from retrieval.behaviour_sql import COLUMNS, Clock, incoming, rules
 from retrieval.event_formats import requests
+from retrieval.event_formats.links import link
 from retrieval.event_formats.reading import Reading
 from retrieval.event_formats.sql import EVENT_SUFFIXES, source
 from retrieval.files import expand
@@ -82,11 +83,13 @@ class ImportPlan:
 
     Attributes:
         products: of the catalogue; None where there is none.
+        max_rejected: share of the events, 0 to 1, above which nothing is imported.
     """
 
     reading: Reading
     cleaning: CleaningSettings
     products: Products | None = None
+    max_rejected: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ def import_files(
         folder: takes the scratch files.
 
     Raises:
-        DataError: a file cannot be read or lacks a column.
+        DataError: a file cannot be read or lacks a column, or too many events are refused; the
+            caller then has to roll back.
     """
     found = expand(paths, EVENT_SUFFIXES)
     connection.execute(MALFORMED_DDL)
@@ -143,9 +147,11 @@ def _import(
 ) -> ImportReport:
     clock = _clock(plan.cleaning)
     foreign = [file.parquet for file in files if file.documents is not None]
+    told = False
     if foreign:
-        requests.link(connection, foreign, plan.reading.actions)
-    connection.execute(f"CREATE TEMP VIEW incoming AS {incoming(files, plan.reading, clock)}")
+        told = link(connection, foreign, plan.reading.actions, native_requests(files))
+    cleaned = incoming(files, plan.reading, clock, told=told)
+    connection.execute(f"CREATE TEMP VIEW incoming AS {cleaned}")
     progress("checking events", 0, 2)
     survey(connection, plan.products)
     late = late_rules(connection, plan.cleaning, plan.products)
@@ -155,18 +161,22 @@ def _import(
     repeated = _find_repeated(connection, within=count.distinct < count.kept)
     counted = counted_only(connection, plan.products, plan.cleaning)
     connection.execute("DROP TABLE survey")  # its memory is the sort's
-    progress("sorting and inserting events", 1, 2)
-    imported = _insert(connection, count, repeated=repeated)
+    logs = requests.tally(connection) if foreign else requests.Tally()
+    native = _native_rows(connection, files)
+    told_twice = logs.events - (count.rows - native)
+    events = native + malformed + logs.events + logs.without
     refused = count.refused + malformed
     quarantine(connection, files, [*rules(clock), *late] if refused else [])
-    logs = requests.tally(connection, foreign, plan.reading.actions)
-    told_twice = logs.events - logs.linked
+    if refused and refused / events > plan.max_rejected:
+        raise too_many(connection, files, refused, events)
+    progress("sorting and inserting events", 1, 2)
+    imported = _insert(connection, count, repeated=repeated)
     progress("sorting and inserting events", 2, 2)
     report = ImportReport(
         files=len(files),
         formats=Counter(file.format for file in files),
-        rows=count.rows - logs.linked + logs.rows + malformed,
-        events=count.rows + malformed + told_twice + logs.without,
+        rows=native + malformed + logs.rows,
+        events=events,
         imported=imported,
         duplicates=count.kept - imported + told_twice,
         ignored=count.ignored + logs.without,
@@ -211,6 +221,11 @@ def _insert(connection: duckdb.DuckDBPyConnection, count: _Count, *, repeated: b
     )
 
 
+def _native_rows(connection: duckdb.DuckDBPyConnection, files: Sequence[EventFile]) -> int:
+    names = ", ".join(source(file.parquet) for file in files if file.documents is None)
+    return _number(connection, f"SELECT count(*) FROM read_parquet([{names}])") if names else 0
+
+
 def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(connection.execute(query).fetchall()[0][0])
 
@@ -249,8 +264,10 @@ def _find_repeated(connection: duckdb.DuckDBPyConnection, *, within: bool) -> bo
         parts.append(
             f"""SELECT DISTINCT nominee AS h FROM survey
             WHERE h IN (SELECT {NOMINEE} FROM event WHERE "at" BETWEEN
-            (SELECT min("at") FROM incoming WHERE good) AND
-            (SELECT max("at") FROM incoming WHERE good))"""
+                getvariable('span')[1] AND getvariable('span')[2])"""
+        )
+        connection.execute(
+            """SET VARIABLE span = (SELECT [min("at"), max("at")] FROM incoming WHERE good)"""
         )
     if not parts:
         return False

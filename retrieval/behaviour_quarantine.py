@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple
 import duckdb
 from pydantic import Field
 
+from reranker.errors import DataError
 from retrieval.behaviour_files import EventFile
 from retrieval.behaviour_sql import Rule
 from retrieval.event_formats.reading import FIELDS
@@ -91,6 +92,19 @@ def counts(connection: duckdb.DuckDBPyConnection) -> list[Refusals]:
         WHERE file IN (SELECT file FROM origin) GROUP BY ALL ORDER BY "check", field"""
     ).fetchall()
     return [Refusals(*row) for row in rows]
+
+
+def too_many(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[EventFile], refused: int, events: int
+) -> DataError:
+    """Return the error for an import that is undone for what `quarantine` has put there."""
+    first = first_rejected(connection, files)[0]
+    kinds = ", ".join(f"{each.events} {each.check} ({each.field})" for each in counts(connection))
+    return DataError(
+        f"{refused} of {events} events were rejected, so nothing was imported: {kinds}; the first: "
+        f"{first.file} row {first.row}, {first.field}: {first.reason}; correct the files, or allow "
+        "a larger share by --max-rejected"
+    )
 
 
 def read(

@@ -66,7 +66,7 @@ def rules(clock: Clock) -> tuple[Rule, ...]:
     """Return what a row is judged by; the first rule that holds is reported."""
     return (
         Rule("unreadable", "row", "fault IS NOT NULL", "fault"),
-        Rule("incomplete", "user_id", "user_id IS NULL", "'missing'"),
+        Rule("incomplete", "user_id", "user_id IS NULL", "coalesce(user_fault, 'missing')"),
         Rule("impossible", "user_id", _long("user_id"), "'longer than 256 characters'"),
         Rule("incomplete", "kind", "NOT given_kind", "'missing'"),
         Rule(
@@ -123,11 +123,15 @@ def rules(clock: Clock) -> tuple[Rule, ...]:
     )
 
 
-def incoming(files: Sequence[EventFile], reading: Reading, clock: Clock) -> str:
+def incoming(
+    files: Sequence[EventFile], reading: Reading, clock: Clock, *, told: bool = False
+) -> str:
     """Return the SELECT of all rows of all files, cleaned, with ``good`` telling the sound ones.
 
     Besides the fields: ``filename`` and ``row`` of the source, ``repaired`` (the time was mended),
-    ``ignored`` (an action that is left out), ``naive`` (a time without a zone).
+    ``ignored`` (an action that is left out), ``naive`` (a time without a zone), ``user_fault`` (why
+    a log's missing shopper stays so). ``told``: `retrieval.event_formats.links.link` has found
+    queries that events came in with before.
     """
     native = sorted(
         (file for file in files if file.documents is None),
@@ -139,8 +143,8 @@ def incoming(files: Sequence[EventFile], reading: Reading, clock: Clock) -> str:
     ]
     foreign = [file for file in files if file.documents is not None]
     if foreign:
-        relation = linked([file.parquet for file in foreign], reading.actions)
-        parts.append(_select(foreign[0].columns, reading, relation, _FOREIGN))
+        events = _select(foreign[0].columns, reading, linked(reading.actions), _FOREIGN)
+        parts.append(_as_told(events) if told else events)
     # OR is true as soon as one part is, whatever is unknown of the others.
     bad = " OR ".join(f"({rule.when})" for rule in rules(clock))
     return f"""SELECT *, NOT coalesce(ignored OR {bad}, false) AS good FROM (
@@ -148,6 +152,18 @@ def incoming(files: Sequence[EventFile], reading: Reading, clock: Clock) -> str:
             odd_time AND "at" IS NOT NULL AS repaired
         FROM (SELECT *, "at" NOT BETWEEN TIMESTAMP '{clock.earliest}'
             AND TIMESTAMP '{clock.latest}' AS odd_time FROM ({" UNION ALL ".join(parts)})))"""
+
+
+def _as_told(events: str) -> str:
+    """Give events whose query is not clear any more the one that they came in with before.
+
+    Without it, the same event would differ from itself as soon as its shopper asks something else
+    by the same request id, and an import that is repeated would add it again.
+    """
+    return f"""SELECT e.* REPLACE (coalesce(e.query, told.query) AS query) FROM ({events}) e
+        LEFT JOIN told ON e.request_id = told.request_id AND e.user_id = told.user_id
+            AND e.session_id IS NOT DISTINCT FROM told.session_id AND e.kind = told.kind
+            AND e."at" = told."at" AND e.product_id = told.product_id"""
 
 
 def _mended(clock: Clock) -> str:
@@ -169,9 +185,10 @@ class _Source(NamedTuple):
     fault: str
     fault_field: str
     line: str
+    user_fault: str = "NULL::VARCHAR"
 
 
-_FOREIGN = _Source("source_row", "fault", "fault_field", "NULL::VARCHAR")
+_FOREIGN = _Source("source_row", "fault", "fault_field", "NULL::VARCHAR", "user_fault")
 _COPY = _Source("file_row_number + 1", "fault", "'row'", "line")
 _PARQUET = _Source("file_row_number + 1", "NULL::VARCHAR", "'row'", "NULL::VARCHAR")
 
@@ -199,7 +216,8 @@ def _select(
         for part in _clean(field, column, kind, reading)
     ]
     return f"""SELECT filename, {taken.row} AS row, {taken.fault} AS fault,
-        {taken.fault_field} AS fault_field, {taken.line} AS line, {", ".join(cleaned)}
+        {taken.fault_field} AS fault_field, {taken.line} AS line,
+        {taken.user_fault} AS user_fault, {", ".join(cleaned)}
         FROM {relation}"""
 
 

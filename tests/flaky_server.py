@@ -8,11 +8,17 @@ from typing import Self
 
 _ANSWERS: dict[str, tuple[int, bytes]] = {
     "well": (200, b'{"value": 1}'),
-    "500": (500, b'{"error": {"message": "EngineCore is dead"}}'),
-    "429": (429, b"slow down"),
-    "400": (400, b'{"error": {"message": "wrong, said Bearer sesame"}}'),
+    "500": (500, b'{"error": {"message": "EngineCore died of anna\'s tea", "type": "Internal"}}'),
+    "429": (429, b"slow down, anna"),
+    "400": (
+        400,
+        b'{"error": {"type": "Bad Request", "message": "1 validation error: body.prompt: anna, '
+        b'likes tea, with Bearer sesame: maximum context length is 12 tokens"}}',
+    ),
+    "422": (422, b'{"detail": [{"type": "missing", "input": {"prompt": "anna likes tea"}}]}'),
     "garbage": (200, b"<html>It works!</html>"),
     "no object": (200, b"[1, 2]"),
+    "deep": (200, b"[" * 200_000),
     "401": (401, b'{"error": "Unauthorized"}'),
 }
 
@@ -22,6 +28,7 @@ class FlakyServer:
 
     Attributes:
         mode: how it behaves from the next request on. Of a deaf engine only /health answers.
+        answers: status and body by path, where it is well.
         asked: number of requests by path.
         gone: number of requests whose client hung up while they were answered.
     """
@@ -29,6 +36,7 @@ class FlakyServer:
     def __init__(self, mode: str = "well", *, seconds: float = 0.0) -> None:
         self.mode = mode
         self.seconds = seconds
+        self.answers: dict[str, tuple[int, bytes]] = {}
         self.asked: Counter[str] = Counter()
         self.gone = 0
         self.port = 0
@@ -115,6 +123,8 @@ class FlakyServer:
         await asyncio.sleep(self.seconds)
         healthy = path == "/health" and self.mode == "deaf engine"
         status, body = (200, b"{}") if healthy else _ANSWERS[self.mode]
+        if self.mode == "well":
+            status, body = self.answers.get(path, (status, body))
         answer = f"HTTP/1.1 {status} Said\r\ncontent-length: {len(body)}\r\n\r\n".encode()
         writer.write(answer + body)
         await writer.drain()

@@ -1,5 +1,6 @@
 """LangChain chat models whose replies are scripted: the subject is what becomes of them."""
 
+import logging
 import time
 
 import anyio
@@ -9,14 +10,22 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatResult
 
+from questions import ask
 from reranker.errors import ConfigError
 from reranker.listwise import Judgement, ListwiseRanker
 from reranker.models.chat_model import ChatModel, EstimatedTokenizer
+from reranker.parsing.form import LONGEST_ANSWER
 from reranker.schema import SearchRequest
 from reranker.settings import RankingSettings
 from shop import candidates
 
 GENERATE = RankingSettings(readout="generate", shuffles=1)
+
+
+class OverloadedError(ConnectionRefusedError):
+    """A provider's own kind of error, which repeats the prompt."""
+
+    status_code = 503
 
 
 class Down(BaseChatModel):
@@ -27,7 +36,7 @@ class Down(BaseChatModel):
         return "down"
 
     def _generate(self, messages: list[BaseMessage], *args: object, **more: object) -> ChatResult:
-        raise ConnectionRefusedError("nobody listens")
+        raise OverloadedError(f"nobody answers {messages}")
 
 
 def judge(chat: BaseChatModel, settings: RankingSettings = GENERATE) -> Judgement:
@@ -62,11 +71,30 @@ def test_reasons_stand_only_where_they_are_borne_out() -> None:
     assert judged.outcome == "model"
 
 
-def test_an_error_of_the_provider_is_a_fallback() -> None:
+def test_an_error_of_the_provider_is_a_fallback(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     judged = judge(Down())
     assert judged.outcome == "fallback"
     assert judged.issues[0].code == "model_error"
-    assert "ConnectionRefusedError: nobody listens" in judged.issues[0].detail
+    assert judged.issues[0].detail.endswith(": OverloadedError (HTTP 503)")
+    assert "a laptop" not in caplog.text
+    caplog.set_level(logging.DEBUG, "reranker")
+    judge(Down())
+    assert "a laptop" in caplog.text
+
+
+def test_a_long_reply_is_cut_and_said() -> None:
+    reply = '{"ranking": ["C", "A", "F", "B", "E", "D"]}' + "x" * 2 * LONGEST_ANSWER
+    model = ChatModel(FakeListChatModel(responses=[reply]))
+
+    async def write() -> tuple[str, ...]:
+        return await model.write([ask("generate", 0)], schema={}, max_tokens=8)
+
+    (text,) = anyio.run(write)
+    assert len(text) == LONGEST_ANSWER + 1
+    judged = judge(FakeListChatModel(responses=[reply]))
+    assert judged.places == (2, 4, 1, 6, 5, 3)
+    assert any("too_long" in issue.detail for issue in judged.issues)
 
 
 def test_log_probabilities_are_refused_at_the_start() -> None:
@@ -79,13 +107,13 @@ def test_time_that_is_up() -> None:
         ChatModel(FakeListChatModel(responses=["A"], sleep=3)), GENERATE, profile_tokens=64
     )
 
-    async def ask() -> tuple[Judgement, float]:
+    async def timed() -> tuple[Judgement, float]:
         started = time.monotonic()
         request = SearchRequest(query="a")
         judged = await ranker.judge(request, None, candidates(), deadline=started + 0.3)
         return judged, time.monotonic() - started
 
-    judged, seconds = anyio.run(ask)
+    judged, seconds = anyio.run(timed)
     assert seconds < 2
     assert judged.outcome == "fallback"
     assert judged.deadline_hit

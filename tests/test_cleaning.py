@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from reranker.cli.app import app
+from reranker.errors import ConfigError, DataError
 from reranker.schema import Product
 from reranker.settings import CleaningSettings, Settings
-from reranker.wiring import catalogue_file, import_events
+from reranker.wiring import catalogue_file, import_events, rejected_events
 from retrieval.behaviour import BehaviourStore
 from retrieval.behaviour_checks import Finding, products_of
 from retrieval.behaviour_import import ImportReport
@@ -223,6 +224,89 @@ def test_settings_reach_the_import(tmp_path: Path) -> None:
     assert (report.ignored, findings(report)["orphan", "quarantined"]) == (1, 2)
     kinds = {"jump": "view"}
     assert import_events(settings, [file], kinds=kinds).rejected_count == 3
+
+
+KINDS = ("hover=view", "page.exit=ignore")
+
+
+@pytest.mark.parametrize(
+    ("toml", "variable", "argument", "origin"),
+    [
+        ('kinds = {hover = "view", "page.exit" = "ignore"}', None, None, "file"),
+        ('kinds = ["hover=view", "page.exit=ignore"]', None, None, "file"),
+        ('kinds = "hover=view, page.exit=ignore"', None, None, "file"),
+        ('kinds = {jump = "view"}', "hover=view,page.exit=ignore", None, "environment"),
+        ("", "jump=view", " hover=view , page.exit=ignore", "argument"),
+        ("", None, '["hover=view", "page.exit=ignore"]', "argument"),
+    ],
+)
+def test_kinds_can_be_set_everywhere(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    toml: str,
+    variable: str | None,
+    argument: str | None,
+    origin: str,
+) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text(f"[cleaning]\n{toml}\n")
+    if variable is not None:
+        monkeypatch.setenv("SHELFWISE_CLEANING__KINDS", variable)
+    given = {} if argument is None else {"cleaning.kinds": argument}
+    assert Settings.load(file, given).cleaning.kinds == KINDS
+    words = [f"--set=cleaning.kinds={argument}"] if argument else []
+    shown = CliRunner().invoke(app, ["config", "--config", str(file), *words, "--json"])
+    told = json.loads(shown.stdout)["cleaning.kinds"]
+    assert told == {"value": list(KINDS), "origin": origin}
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ('kinds = "hover"', r"setting cleaning.kinds \(file\): .*'hover' is not ACTION=KIND"),
+        ("kinds = {page = {exit = 1}}", r"cleaning.kinds \(file\): .*page has no kind as text"),
+        (
+            'kinds = {hover = "look"}',
+            "^setting cleaning.kinds: hover=look: unknown kind; the kinds",
+        ),
+        ('kinds = "=view"', "^setting cleaning.kinds: '=view' is not ACTION=KIND"),
+    ],
+)
+def test_bad_kinds_name_the_setting(tmp_path: Path, toml: str, message: str) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text(f"[cleaning]\n{toml}\n")
+    with pytest.raises(ConfigError, match=message):
+        import_events(Settings.load(file), [write(tmp_path / "a.jsonl", [event()])])
+
+
+def test_too_many_rejections_refuse_the_whole_import(tmp_path: Path) -> None:
+    settings = Settings.load(None, {"store.path": tmp_path / "store"})
+    bad = write(tmp_path / "bad.jsonl", [event(kind="leap"), event(user_id="first")])
+    import_events(settings, [bad])
+    before = rejected_events(settings)
+    rows = [*(event(product_id=f"p{n}") for n in range(3)), event(kind="jump")]
+    files = [write(tmp_path / "a.jsonl", rows), write(bad, [event(at="never")])]
+    message = r"2 of 5 events were rejected, so nothing .*: 1 clock \(at\), 1 unknown kind \(kind\)"
+    with pytest.raises(DataError, match=message) as caught:
+        import_events(settings, files, max_rejected=0.39)
+    assert f"{files[0]} row 4, kind: unknown kind jump" in str(caught.value)
+    assert rejected_events(settings) == before != ()
+    with BehaviourStore(settings.store.path) as opened:
+        assert opened.count() == 1
+    words = ["behaviour", "import", *map(str, files), "--store", str(settings.store.path)]
+    refused = CliRunner().invoke(app, [*words, "--max-rejected", "0.39"])
+    assert isinstance(refused.exception, DataError)
+    assert CliRunner().invoke(app, [*words, "--max-rejected", "0.4"]).exit_code == 0
+    assert len(rejected_events(settings)) == 2
+
+
+def test_refused_log_documents_count_by_event(tmp_path: Path, store: BehaviourStore) -> None:
+    click = {"action_name": "click", "timestamp": str(NOON), "event_attributes": {"object_id": "p"}}
+    query = {"user_query": "milk", "timestamp": str(NOON), "query_response_hit_ids": ["p"]}
+    file = write(tmp_path / "a.jsonl", [{**click, "client_id": "c"}, query])
+    with pytest.raises(DataError, match="2 of 3 events were rejected"):
+        store.import_events([file], max_rejected=0.66)
+    assert store.import_events([file], max_rejected=0.67).imported == 1
 
 
 def test_the_commands(tmp_path: Path) -> None:

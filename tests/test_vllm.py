@@ -131,6 +131,14 @@ def test_written_answers_keep_to_the_schema(served: VLLMModel) -> None:
         assert len(re.findall(r'"[A-F]"', text)) == 6
 
 
+def blocks(server: RunningServer) -> int:
+    """Return the number of tokens by which vLLM caches."""
+    text = httpx.get(f"{server.url}/metrics", timeout=60).text
+    found = re.search(r'^vllm:cache_config_info\{.*\bblock_size="(\d+)"', text, re.M)
+    assert found is not None
+    return int(found[1])
+
+
 def hits(server: RunningServer) -> float:
     text = httpx.get(f"{server.url}/metrics", timeout=60).text
     return sum(map(float, re.findall(r"^vllm:prefix_cache_hits_total\S* (\S+)$", text, re.M)))
@@ -139,13 +147,17 @@ def hits(server: RunningServer) -> float:
 def test_shoppers_share_no_cached_prompt(vllm_server: RunningServer, smollm2_folder: Path) -> None:
     model = load(vllm_server, smollm2_folder)
     prompt = ask("labels", 0, query="a prompt of its own", slots=20)
+    block = blocks(vllm_server)
     gained = []
     for scope in ("anna", "anna", "ben", None, "ben"):
         before = hits(vllm_server)
         read(model, [prompt], scope)
         gained.append(hits(vllm_server) - before)
-    assert gained[0] == gained[2] == gained[3] == 0
-    assert gained[1] == gained[4] >= 128
+    # Other tests' prompts without a scope may start with the same words, fewer than these.
+    length = len(model._renderer.render(prompt).token_ids)
+    assert gained[0] == gained[2] == 0
+    assert gained[3] < length // 2
+    assert gained[1] == gained[4] >= max(block, length - 2 * block)
     other_start = load(vllm_server, smollm2_folder)
     assert model.salt("anna") != other_start.salt("anna")
     assert "anna" not in str(model.salt("anna"))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,8 @@ from reranker.models.embedded import EmbeddedModel
 from reranker.models.vllm import guard, launch
 from reranker.models.vllm.client import VLLMModel
 from reranker.models.vllm.launch import Machine, ServeOptions, command, environment
-from reranker.models.vllm.process import RunningServer
+from reranker.models.vllm.pool import RealCall, ServerPool
+from reranker.models.vllm.process import RunningServer, reachable_url
 from reranker.settings import ModelSettings, ServerSettings
 
 KEY = "sesame"
@@ -108,6 +110,33 @@ def test_what_a_command_leaves_behind_is_killed() -> None:
     until(lambda: not alive(orphan))
 
 
+def test_what_is_started_while_the_rest_is_killed_is_killed_too(tmp_path: Path) -> None:
+    # Processes in sessions of their own, one after the other, faster than they can be listed.
+    spawner, name = tmp_path / "spawner.py", f"600.{uuid.uuid4().int}"
+    spawner.write_text(
+        "import os, time\n"
+        "for _ in range(1500):\n"
+        f"    os.posix_spawn('/bin/sleep', ['sleep', '{name}'], {{}}, setsid=True)\n"
+        "    time.sleep(0.0005)\n",
+        encoding="utf-8",
+    )
+
+    def left() -> list[int]:
+        found = []
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if name in file.read_text(encoding="utf-8"):
+                    found.append(int(file.parent.name))
+        return found
+
+    with guarded(f"setsid {sys.executable} {spawner} & sleep 0.4; exit 0") as process:
+        until(lambda: bool(left()))
+        assert process.wait(60) == 0
+    remaining = left()
+    guard.kill(remaining)
+    assert not remaining
+
+
 def test_a_killed_guard_takes_its_command_along() -> None:
     with guarded("echo $$; exec sleep 600") as process:
         (child,) = pids(process, 1)
@@ -148,6 +177,39 @@ def test_adapters_are_looked_at_before_the_start(smollm2_folder: Path, tmp_path:
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match="field r"):
         command(options, smollm2_folder, CPU, 8000)
+
+
+@pytest.mark.parametrize("written", ['{"text_config": null}', "{}", "[]", "no JSON"])
+def test_a_model_that_tells_no_context_gets_a_moderate_one(tmp_path: Path, written: str) -> None:
+    (tmp_path / "config.json").write_text(written, encoding="utf-8")
+    line = command(ServeOptions(model="m"), tmp_path, CPU, 8000)
+    assert line[line.index("--max-model-len") + 1] == "4096"
+
+
+def test_a_context_beside_an_empty_text_config_is_found(tmp_path: Path) -> None:
+    config = '{"text_config": null, "max_position_embeddings": 1024}'
+    (tmp_path / "config.json").write_text(config, encoding="utf-8")
+    line = command(ServeOptions(model="m"), tmp_path, CPU, 8000)
+    assert line[line.index("--max-model-len") + 1] == "1024"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+    ],
+)
+def test_the_address_of_a_server_can_be_asked(host: str, url: str) -> None:
+    assert reachable_url(host, 8000) == url
+    assert (
+        ServerPool(ServerSettings(urls=(url,)), real_call=RealCall(path="/", body={}))
+        .servers[0]
+        .url
+        == url
+    )
 
 
 def test_without_vllm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +305,7 @@ def command_line(
     reader.start()
     line = process.stdout.readline()
     assert "base is served at http://127.0.0.1:" in line, "".join(log)
-    url = line.split(" at ")[1].split(". ")[0]
+    url = line.split(" at ")[1].split()[0].rstrip(".")
     yield process, ServerSettings(urls=(url,), api_key=KEY)
     process.kill()
     process.wait(30)

@@ -118,9 +118,11 @@ async def measure(
         progress: told what is being done.
     """
     settings = settings.model_copy(update={"shuffles": 1, "window": 20, "min_label_mass": 0.0})
-    part = lists[: max(concurrency, len(lists) // 4)]
+    size = max(concurrency, len(lists) // 4)
     rates: list[Rate] = []
-    for together in dict.fromkeys((1, concurrency)):
+    for number, together in enumerate(dict.fromkeys((1, concurrency))):
+        # Other lists for each: peers send no salts, and would find their prompts cached.
+        part = lists[number * size : (number + 1) * size] or lists[:size]
         for readout, reasons in _WAYS:
             how = settings.model_copy(update={"readout": readout, "reasons": reasons})
             name = f"{readout}, {reasons} reasons" if readout == "generate" else readout

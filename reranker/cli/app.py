@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from reranker.cli import config, demo, llm, search, store
+from reranker.cli import config, demo, events, llm, search, store
 from reranker.cli.benchmarks import benchmark
 from reranker.cli.output import errors, plain
 from reranker.errors import (
@@ -35,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(store.catalogue, name="catalogue")
-app.add_typer(store.behaviour, name="behaviour")
+app.add_typer(events.behaviour, name="behaviour")
 app.add_typer(store.index, name="index")
 app.add_typer(llm.llm, name="llm")
 app.command("profile")(search.profile)

@@ -49,6 +49,16 @@ def import_behaviour(
             help="What an action in the files is; 'ignore' leaves it out. [setting cleaning.kinds]",
         ),
     ] = None,
+    max_rejected: Annotated[
+        float,
+        typer.Option(
+            "--max-rejected",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Import nothing if more than this share of the events, 0 to 1, is rejected.",
+        ),
+    ] = 1.0,
     store: StoreOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -66,6 +76,7 @@ def import_behaviour(
             log_format=format_,
             default_kind=kind,
             kinds=pairs(map_kind, "--map-kind"),
+            max_rejected=max_rejected,
             progress=report,
         )
     if as_json:

@@ -1,4 +1,4 @@
-"""`shelfwise catalogue import` and `shelfwise index build`, beside the commands on behaviour."""
+"""`shelfwise catalogue import` and `shelfwise index build`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from reranker.cli.events import behaviour
 from reranker.cli.options import (
     ConfigOption,
     JsonOption,
@@ -20,8 +19,6 @@ from reranker.cli.output import console, plain, print_json, progress_bars
 
 if TYPE_CHECKING:
     from retrieval.imports import RejectedRow
-
-__all__ = ["behaviour", "catalogue", "index"]
 
 catalogue = typer.Typer(help="The shop's products.", no_args_is_help=True, rich_markup_mode=None)
 index = typer.Typer(help="The recall index.", no_args_is_help=True, rich_markup_mode=None)

@@ -4,15 +4,20 @@ import math
 from collections.abc import Callable, Sequence
 
 from reranker.errors import ConfigError, ContextOverflow, OutputError
-from reranker.models.rendering import PromptRenderer, RenderedPrompt
+from reranker.models.rendering import LABELS, PromptRenderer, RenderedPrompt
 from reranker.ports import ModelSpec
 from reranker.schema import Prompt, Readout, SlotScores
+
+HIGHEST_LOGPROB = 1e-3
+"""No log-probability is above 0, but for rounding in short number formats."""
 
 
 def describe(
     renderer: PromptRenderer, *, name: str, context_length: int, adapter: str | None = None
 ) -> ModelSpec:
     """Return what a model can be asked, as far as its tokenizer and chat template decide it.
+
+    Where no letter is a single token, written rankings still use the letters.
 
     Args:
         renderer: of the model.
@@ -36,7 +41,7 @@ def describe(
         name=name,
         adapter=adapter,
         context_length=context_length,
-        labels=tuple(renderer.labels(prefix)) if "labels" in readouts else (),
+        labels=tuple(renderer.labels(prefix) if "labels" in readouts else LABELS),
         answer_prefix=prefix,
         readouts=frozenset(readouts),
     )
@@ -67,10 +72,13 @@ def slot_scores(name: str, prompt: Prompt, logprobs: Sequence[float]) -> SlotSco
     """Return the scores of one prompt.
 
     Raises:
-        OutputError: one is no finite number.
+        OutputError: one is no finite number, or above every log-probability.
     """
     if not all(map(math.isfinite, logprobs)):
         message = f"{name}: it gave scores that are no finite numbers; try another dtype"
+        raise OutputError(message, raw=str(logprobs))
+    if max(logprobs, default=0.0) > HIGHEST_LOGPROB:
+        message = f"{name}: it gave {max(logprobs):.3g} as a log-probability"
         raise OutputError(message, raw=str(logprobs))
     if prompt.readout == "verdict":
         return SlotScores(logprobs=tuple(logprobs))

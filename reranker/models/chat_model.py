@@ -1,7 +1,7 @@
 """Any langchain-core chat model behind the `LanguageModel` port, for written rankings."""
 
+import logging
 import math
-import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,10 +9,12 @@ import anyio
 from langchain_core.language_models import BaseChatModel
 
 from reranker.errors import ConfigError, ModelTimeout, ModelUnavailable, OutputError
+from reranker.models.rendering import LABELS
+from reranker.parsing.form import LONGEST_ANSWER
 from reranker.ports import ModelSpec, Tokenizer
 from reranker.schema import Prompt, SlotScores
 
-_LABELS = tuple(string.ascii_uppercase + string.ascii_lowercase)
+_log = logging.getLogger(__name__)
 _OTHER_CONTEXT = 8192
 
 
@@ -42,7 +44,8 @@ class ChatModel:
 
     Such a model gives no log-probabilities that could be relied on, so only the ``generate``
     readout is offered: set ``ranking.readout = generate``. The JSON Schema is not enforced; the
-    parser copes with what comes.
+    parser copes with what comes. Nor is ``max_tokens``, which providers call by different names:
+    limit the length of answers at the chat model itself. Longer replies than are ever read are cut.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class ChatModel:
         self._spec = ModelSpec(
             name=name or (given if isinstance(given, str) else chat.get_name()),
             context_length=context_length,
-            labels=_LABELS,
+            labels=tuple(LABELS),
             readouts=frozenset({"generate"}),
         )
 
@@ -104,7 +107,8 @@ class ChatModel:
 
         Raises:
             ModelTimeout: no answer within the time left.
-            ModelUnavailable: the chat model raised an error, which is named.
+            ModelUnavailable: the chat model raised an error, whose class and HTTP status are named;
+                its text, which may repeat the prompt, goes to the log at level DEBUG.
             OutputError: an answer is no text.
         """
         answers: list[str] = [""] * len(prompts)
@@ -131,11 +135,18 @@ class ChatModel:
         try:
             reply = await self._chat.ainvoke(list(prompt.messages))
         except Exception as error:  # every provider raises classes of its own
-            message = f"{self._spec.name}: {type(error).__name__}: {error}"
-            raise ModelUnavailable(message, retryable=True) from error
+            _log.debug("%s raised an error", self._spec.name, exc_info=error)
+            message = f"{self._spec.name}: {_kind(error)}"
+            # Not as its cause: a traceback would repeat its text.
+            raise ModelUnavailable(message, retryable=True) from None
         if not isinstance(reply.text, str):
             raise OutputError(f"{self._spec.name}: the answer is no text", raw=str(reply))
-        return str(reply.text)
+        return str(reply.text)[: LONGEST_ANSWER + 1]  # the parser tells of what is too long
+
+
+def _kind(error: Exception) -> str:
+    status = getattr(error, "status_code", None)
+    return type(error).__name__ + (f" (HTTP {status})" if isinstance(status, int) else "")
 
 
 def _cost(character: str) -> float:

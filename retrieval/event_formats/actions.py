@@ -62,11 +62,7 @@ class ActionTable:
         """
         given: dict[str, str] = {}
         for action, kind in (pair for layer in layers for pair in layer):
-            if kind not in {*EventKind, IGNORE}:
-                names = ", ".join([*EventKind, IGNORE])
-                raise ConfigError(
-                    f"--map-kind {action}={kind}: unknown kind; the kinds are {names}"
-                )
+            _check_kind(action, kind, "--map-kind")
             given[_plain(action)] = kind
         return cls(given)
 
@@ -94,15 +90,22 @@ def pairs_of(settings: Iterable[str]) -> list[tuple[str, str]]:
     """Split the ``ACTION=KIND`` of the setting cleaning.kinds.
 
     Raises:
-        ConfigError: one has no ``=``.
+        ConfigError: one has no ``=``, or an unknown kind.
     """
     found = []
     for text in settings:
-        action, separator, kind = text.partition("=")
-        if not separator:
+        action, separator, kind = (part.strip() for part in text.rpartition("="))
+        if not separator or not action:
             raise ConfigError(f"setting cleaning.kinds: {text!r} is not ACTION=KIND")
-        found.append((action.strip(), kind.strip()))
+        _check_kind(action, kind, "setting cleaning.kinds:")
+        found.append((action, kind))
     return found
+
+
+def _check_kind(action: str, kind: str, where: str) -> None:
+    if kind not in {*EventKind, IGNORE}:
+        names = ", ".join([*EventKind, IGNORE])
+        raise ConfigError(f"{where} {action}={kind}: unknown kind; the kinds are {names}")
 
 
 def _case(name: str, table: Mapping[str, str]) -> str:

@@ -42,6 +42,7 @@ def events(copy: Path, mapping: Mapping[str, str]) -> str:
     )  # fmt: skip
     columns = {
         "user_id": text("user_id", "user", "session"),
+        "client_id": look.text("session"),
         "at": text("at", "timestamp"),
         "session_id": text("session_id", "session"),
         "dwell_ms": text("dwell_ms", "dwell_ms"),

@@ -8,7 +8,7 @@ query.request.schema.json). What plugins and collectors of other versions write 
 | ``action_name`` | the kind, by `retrieval.event_formats.actions` |
 | ``user_id``, else ``client_id`` | the shopper; without both, that of the query or its events |
 | ``timestamp`` | the time: ISO 8601 or epoch |
-| ``query_id`` | the request; it also finds the query's text |
+| ``query_id`` | the request; it also finds the query's text of the same shopper |
 | ``event_attributes.object.object_id`` | the product |
 | ``event_attributes.position.ordinal`` | the position |
 | ``event_attributes.dwell_time`` (seconds), ``.quantity`` | dwell time, quantity |
@@ -34,6 +34,7 @@ _PATHS: Mapping[str, tuple[str, ...]] = {
     "at": ("timestamp", "@timestamp"),
     "product_id": (f"{_EVENT}.object.object_id", f"{_EVENT}.object_id", "object_id"),
     "query": ("user_query", f"{_EVENT}.user_query"),
+    "client_id": ("client_id", f"{_EVENT}.client_id"),
     "session_id": ("session_id", f"{_EVENT}.session_id"),
     "request_id": ("query_id", f"{_EVENT}.query_id"),
     "position": (f"{_EVENT}.position.ordinal", "position.ordinal", "ordinal", "position"),
@@ -61,6 +62,7 @@ def events(copy: Path, mapping: Mapping[str, str], ordinals_from: int) -> str:
     is_query = f"({field['kind']} IS NULL AND ({_present(look)}))"
     columns = {
         "user_id": field["user_id"],
+        "client_id": field["client_id"],
         "at": field["at"],
         "session_id": field["session_id"],
         "request_id": field["request_id"],

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from reranker.errors import OutputError
+from reranker.models.asking import HIGHEST_LOGPROB
 from reranker.models.rendering import RenderedPrompt
 
 _T = TypeVar("_T")
 _LOWEST = -1000.0  # vLLM writes -9999 for minus infinity, which JSON cannot hold
+_BAD_FORM = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class LabelsMissing(OutputError):  # noqa: N818
@@ -56,7 +58,7 @@ def verdict_logprobs(answer: Any, prompts: Sequence[RenderedPrompt]) -> list[tup
         if len(places) != len(prompt.token_ids):
             raise OutputError(f"it scored {len(places)} of {len(prompt.token_ids)} prompt tokens")
         return tuple(
-            float(places[place][str(prompt.token_ids[place])]["logprob"])
+            _logprob(places[place][str(prompt.token_ids[place])]["logprob"])
             for place in prompt.verdict_positions
         )
 
@@ -73,7 +75,7 @@ def chat_label_logprobs(answer: Any, labels: Sequence[str]) -> tuple[float, ...]
     try:
         tokens = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         top = {entry["token"]: float(entry["logprob"]) for entry in tokens}
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except _BAD_FORM as error:
         raise _strange(answer, error) from error
     return _complete(top, labels, "logprob_token_ids on /v1/completions, or more top_logprobs")
 
@@ -101,21 +103,31 @@ def _each(
         if len(choices) != len(prompts):
             raise OutputError(f"it answered {len(choices)} of {len(prompts)} prompts")
         return [read(choice, prompt) for choice, prompt in zip(choices, prompts, strict=True)]
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except _BAD_FORM as error:
         raise _strange(answer, error) from error
 
 
 def _complete(top: Mapping[str, Any], names: Sequence[str], needed: str) -> tuple[float, ...]:
-    missing = [name for name in names if not top.get(name, _LOWEST) > _LOWEST]
+    found = {name: _logprob(top[name]) for name in names if name in top}
+    missing = [name for name in names if found.get(name, _LOWEST) <= _LOWEST]
     if missing:
         raise LabelsMissing(
             f"the server gave no log-probability for {len(missing)} of {len(names)} labels "
             f"({', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}): it lacks {needed}",
             raw=str(top)[:500],
         )
-    return tuple(float(top[name]) for name in names)
+    return tuple(found[name] for name in names)
+
+
+def _logprob(value: Any) -> float:
+    number = float(value)
+    if not number <= HIGHEST_LOGPROB:
+        raise OutputError(f"the server gave {number:.3g} as a log-probability", raw=str(value))
+    return number
 
 
 def _strange(answer: Any, error: Exception) -> OutputError:
-    what = f"{type(error).__name__}: {error}"
+    what = type(error).__name__
+    if isinstance(error, KeyError):  # others hold words of the answer
+        what += f": {error}"
     return OutputError(f"the server's answer has an unknown form ({what})", raw=str(answer)[:500])

@@ -108,9 +108,10 @@ class ServerCheck:
 
     async def _look(self, model: VLLMModel) -> None:
         spec = model.spec
-        enough = len(spec.labels) >= _SLOTS
-        shown = f"{len(spec.labels)} single tokens behind {spec.answer_prefix!r}"
-        self._note("label tokens", enough, shown if enough else f"{shown}: use the verdict readout")
+        single = len(spec.labels) if "labels" in spec.readouts else 0
+        enough = single >= _SLOTS
+        shown = f"{single} single tokens behind {spec.answer_prefix!r}"
+        self._note("label tokens", enough, shown if enough else f"{shown}: use another readout")
         await self._readout(model, "labels", self._labels)
         await self._readout(model, "verdict", self._verdict)
         await self._readout(model, "generate", self._generate)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 from reranker.errors import ConfigError, ContextOverflow, ModelTimeout, ModelUnavailable
-from reranker.models.asking import check_length, describe, slot_scores
+from reranker.models.asking import check_length, slot_scores
 from reranker.models.rendering import PromptRenderer, RenderedPrompt, load_tokenizer
 from reranker.models.tokenizing import HFTokenizer
-from reranker.models.vllm.discovery import Discovery, ServedModel, real_call
+from reranker.models.vllm.discovery import Discovery, ServedModel, TokenSample
 from reranker.models.vllm.http import Refused
-from reranker.models.vllm.pool import RealCall, ServerPool
+from reranker.models.vllm.offer import common, comparison, offered, small_call
+from reranker.models.vllm.pool import ServerPool
 from reranker.models.vllm.routes import ChatRoute, Route, TokenRoute
 from reranker.models.weights import resolve_tokenizer
 from reranker.ports import ModelSpec, Progress, Tokenizer
@@ -58,10 +60,15 @@ class VLLMModel:
         self._tokenizer = tokenizer
         self._served = served
         self._model = settings.adapter or served.name
-        self._spec = _spec(served, renderer, settings.adapter)
+        self._spec = offered(served, renderer, settings.adapter)
         key = settings.cache_key
         self._key = key.get_secret_value().encode() if key else secrets.token_bytes(32)
-        self.pool = ServerPool(settings, real_call=_real_call(served, renderer, self._model))
+        sample = TokenSample.of(renderer)
+        self.pool = ServerPool(
+            settings,
+            real_call=small_call(served, sample, self._model),
+            compare=comparison(served, sample, settings),
+        )
         # One thread: tokenizers cannot encode in several at once.
         self._rendering = ThreadPoolExecutor(1, thread_name_prefix="shelfwise-rendering")
 
@@ -71,7 +78,8 @@ class VLLMModel:
     ) -> Self:
         """Ask the servers what they serve, and load the model's tokenizer.
 
-        Servers that cannot be reached are left out until they are back, as long as one answers.
+        Servers that cannot be reached are left out until they are back, as long as one answers;
+        they are then compared with the others before they are asked.
 
         Raises:
             ConfigError: they serve another model, or refuse the API key.
@@ -79,18 +87,19 @@ class VLLMModel:
         """
         folder = resolve_tokenizer(model.name, progress=progress)
         renderer = PromptRenderer(load_tokenizer(folder), name=model.name)
+        sample = TokenSample.of(renderer)
         found: dict[str, ServedModel] = {}
         failed: dict[str, ModelUnavailable] = {}
         for done, url in enumerate(server.urls):
             if progress is not None:
                 progress("asking the model servers", done, len(server.urls))
             try:
-                found[url] = Discovery(url, server).ask(renderer)
+                found[url] = Discovery(url, server).ask(sample)
             except ModelUnavailable as error:
                 failed[url] = error
         if not found:
             raise next(iter(failed.values()))
-        loaded = cls(_common(found), renderer, HFTokenizer(folder), server)
+        loaded = cls(common(found), renderer, HFTokenizer(folder), server)
         for url, failure in failed.items():
             loaded.pool.leave_alone(url, str(failure))
         return loaded
@@ -113,10 +122,10 @@ class VLLMModel:
         Prompts of the same readout go as one request. See `LanguageModel.read`.
 
         Raises:
-            ConfigError: the model cannot be asked in this way, or a server refuses the API key.
+            ConfigError: the model cannot be asked in this way.
             ContextOverflow: a prompt is longer than the model's context.
             ModelTimeout: no answer within ``seconds``.
-            ModelUnavailable: no server answers, or the model is closed.
+            ModelUnavailable: no server answers or takes the API key, or the model is closed.
             OutputError: the answers made no sense, or lack labels.
         """
         if not prompts:
@@ -152,10 +161,10 @@ class VLLMModel:
         See `LanguageModel.write`.
 
         Raises:
-            ConfigError: a server refuses the API key.
             ContextOverflow: a prompt and the longest answer are longer than the model's context.
             ModelTimeout: no answer within ``seconds``.
-            ModelUnavailable: no server answers, one refuses the schema, or the model is closed.
+            ModelUnavailable: no server answers or takes the API key, one refuses the schema, or the
+                model is closed.
             OutputError: the answers made no sense.
         """
         if not prompts:
@@ -209,14 +218,14 @@ class VLLMModel:
     async def explained(self, refused: Refused) -> Exception:
         """Return a refusal as an error that says what to do about it."""
         name = self._spec.name
-        said = f"the server refuses the request (HTTP {refused.status}): {refused.message}"
+        said = f"the server refuses the request ({refused})"
         if refused.status == 404:
             names = await self._names()
             return ModelUnavailable(
                 f"{name}: no server serves {self._model!r} any more; served are {names}: "
                 "set server.served_name and server.adapter"
             )
-        if refused.status == 400 and "context length" in refused.message:
+        if refused.status == 400 and re.search("context (length|size|window)", refused.message):
             remedy = "lower ranking.window, ranking.card_tokens or profile.max_tokens"
             return ContextOverflow(f"{name}: {said}: {remedy}")
         return ModelUnavailable(f"{name}: {said}")
@@ -250,44 +259,3 @@ class _Call:
             )
         except Refused as refused:
             raise await self._model.explained(refused) from refused
-
-
-def _spec(served: ServedModel, renderer: PromptRenderer, adapter: str | None) -> ModelSpec:
-    spec = describe(
-        renderer, name=renderer.name, context_length=served.context_length, adapter=adapter
-    )
-    if served.route == "tokens":
-        refused = {"verdict"} if served.lora else set()
-        return spec.model_copy(update={"readouts": spec.readouts - refused})
-    # Most servers cannot go on with an answer that has begun, so labels stand at its very start.
-    try:
-        labels = tuple(renderer.labels("")) if served.top_logprobs else ()
-    except ConfigError:
-        labels = ()
-    readouts = {"labels", "generate"} if labels else {"generate"}
-    update = {"labels": labels, "answer_prefix": "", "readouts": frozenset(readouts)}
-    return spec.model_copy(update=update)
-
-
-def _real_call(served: ServedModel, renderer: PromptRenderer, model: str) -> RealCall | None:
-    if served.route == "chat":
-        return None
-    return RealCall(path="/v1/completions", body=real_call(model, renderer))
-
-
-def _common(found: Mapping[str, ServedModel]) -> ServedModel:
-    """Return what can be relied on at every server."""
-    names = {one.name for one in found.values()}
-    if len(names) > 1:
-        listed = "; ".join(f"{url}: {one.name}" for url, one in found.items())
-        raise ConfigError(f"server.urls: the servers serve different models: {listed}")
-    routes = {one.route for one in found.values()}
-    first = next(iter(found.values()))
-    return first.model_copy(
-        update={
-            "context_length": min(one.context_length for one in found.values()),
-            "route": "tokens" if routes == {"tokens"} else "chat",
-            "lora": any(one.lora for one in found.values()),
-            "top_logprobs": min(one.top_logprobs for one in found.values()),
-        }
-    )

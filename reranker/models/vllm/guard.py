@@ -21,6 +21,9 @@ from types import FrameType
 GRACE_S = 8.0
 """Seconds between the wish to end and the end by force."""
 
+END_S = 10.0
+"""Seconds after which processes that even force does not end are given up."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -53,6 +56,14 @@ def kill(pids: list[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def kill_below(pid: int) -> None:
+    """Kill all processes below one, and those that they start meanwhile."""
+    end = time.monotonic() + END_S
+    while (left := descendants(pid)) and time.monotonic() < end:
+        kill(left)
+        time.sleep(0.01)
+
+
 def guard(command: list[str]) -> int:
     """Run a command; return its exit code, 128 and the signal's number if one ended it."""
     library = ctypes.CDLL(None, use_errno=True)
@@ -80,7 +91,7 @@ def guard(command: list[str]) -> int:
     try:
         _wait(child, wished)
     finally:
-        kill(descendants(os.getpid()))
+        kill_below(os.getpid())
         code = child.wait()
     return code if code >= 0 else 128 - code
 

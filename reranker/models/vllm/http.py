@@ -1,14 +1,16 @@
 """HTTP to model servers: addresses, keys, and one pooled client for each event loop."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import ssl
+from collections.abc import AsyncGenerator, Callable, Sequence
 from threading import Lock
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
-from reranker.errors import ConfigError, ModelUnavailable
+from reranker.errors import ConfigError, ModelUnavailable, OutputError
+from reranker.models.vllm.complaints import complaint, show
 from reranker.settings import ServerSettings
 
 CONNECT_S = 2.0
@@ -22,28 +24,43 @@ class Refused(Exception):  # noqa: N818 - between modules of this package only
 
     Attributes:
         status: of HTTP, 400 to 499.
-        message: what the server said.
+        message: what may be repeated of its words; see `complaint`.
     """
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(f"HTTP {status}{f': {message}' if message else ''}")
         self.status = status
         self.message = message
 
 
 def base_url(url: str) -> str:
-    """Return the root of a server; a ``/v1`` at the end is taken off.
+    """Return the root of a server in its plainest form; a ``/v1`` at the end is taken off.
 
     Raises:
         ConfigError: it is no address of a server, or holds a password.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"server.urls: {url!r} is no address such as http://127.0.0.1:8000")
+    parts = _split(url.strip())
     if parts.username or parts.password:
         host = parts.hostname
         raise ConfigError(f"server.urls: the one at {host} holds a password: use server.api_key")
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(':')}{path}"
+
+
+def _split(url: str) -> SplitResult:
+    shown = url.rpartition("@")[2]  # a password in front of it is nobody's to read
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL) as error:
+        reason = f"server.urls: {shown!r} is no address such as http://127.0.0.1:8000"
+        raise ConfigError(f"{reason} ({type(error).__name__})") from None
+    if not sound or any(map(str.isspace, url)):
+        raise ConfigError(f"server.urls: {shown!r} is no address such as http://127.0.0.1:8000")
+    if "?" in url or "#" in url:
+        raise ConfigError(f"server.urls: {shown!r} holds a query: leave out what follows the path")
+    return parts
 
 
 def authorization(settings: ServerSettings) -> dict[str, str]:
@@ -59,42 +76,40 @@ def content(response: httpx.Response) -> Any:
     Raises:
         ConfigError: the server wants another API key.
         ModelUnavailable: it failed for the moment, or answered with no JSON.
+        OutputError: it answered with JSON that nobody could read.
         Refused: it refused the request.
     """
     status = response.status_code
     if status < 400:
-        try:
-            return response.json()
-        except ValueError as error:
-            said = response.text[:80]
-            message = f"{_root(response)}: it answered with no JSON: {said!r}"
-            raise ModelUnavailable(message, retryable=True) from error
+        return _json(response)
     if status in {401, 403}:
         raise ConfigError(
             f"server.api_key: {_root(response)} refuses it (HTTP {status}): set the server's key, "
             "best by SHELFWISE_SERVER__API_KEY"
         )
-    said = _said(response)
+    said = complaint(response)
     if status >= 500 or status in {408, 429}:
-        raise ModelUnavailable(f"{_root(response)}: HTTP {status}: {said}", retryable=True)
+        message = f"{_root(response)}: HTTP {status}{f': {said}' if said else ''}"
+        raise ModelUnavailable(message, retryable=True)
     raise Refused(status, said)
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        show(response)
+        kind = response.headers.get("content-type", "of no content type")
+        message = f"{_root(response)}: it answered with no JSON ({kind[:60]})"
+        raise ModelUnavailable(message, retryable=True) from None
+    except RecursionError:
+        message = f"{_root(response)}: it answered with JSON that is nested too deeply"
+        raise OutputError(message, raw=response.text[:500]) from None
 
 
 def _root(response: httpx.Response) -> str:
     url = response.request.url
     return f"{url.scheme}://{url.netloc.decode()}"
-
-
-def _said(response: httpx.Response) -> str:
-    """Return the message of an error, without the key that some servers echo."""
-    try:
-        body = response.json()
-        error = body.get("error", body)
-        said = str(error.get("message", error) if isinstance(error, Mapping) else error)
-    except (ValueError, AttributeError):
-        said = response.text
-    key = response.request.headers.get("Authorization", "").removeprefix("Bearer ")
-    return (said.replace(key, "***") if key else said)[:500] or "without a word"
 
 
 class LoopClients:
@@ -111,6 +126,11 @@ class LoopClients:
         self._held: dict[asyncio.AbstractEventLoop, _Held] = {}
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether all connections have been closed, so that no call can succeed any more."""
+        return self._closed
+
     async def get(self) -> httpx.AsyncClient:
         """Return the client of the running loop.
 
@@ -118,30 +138,32 @@ class LoopClients:
             ModelUnavailable: the clients are closed.
         """
         loop = asyncio.get_running_loop()
-        held = self._held.get(loop)
-        if held is not None:
-            return held.client
-        if self._closed:
-            raise ModelUnavailable("the model is closed")
-        held = _Held(self._client())
         with self._lock:
-            # A loop that was closed without its generators being finished leaves its client here.
-            for gone in [known for known in self._held if known.is_closed()]:
-                del self._held[gone]
-            self._held[loop] = held
-        await held.start(lambda: self._held.pop(loop, None))
+            if self._closed:
+                raise ModelUnavailable("the model is closed")
+            held = self._held.get(loop)
+            if held is None:
+                # A loop that was closed without finishing its generators leaves its client here.
+                for gone in [known for known in self._held if known.is_closed()]:
+                    del self._held[gone]
+                held = self._held[loop] = _Held(self._client())
+        await held.start(lambda: self._forget(loop))
         return held.client
 
     async def aclose(self) -> None:
         """Close the clients of all loops that run."""
-        self._closed = True
         with self._lock:
+            self._closed = True
             held, self._held = dict(self._held), {}
         for loop, one in held.items():
             if loop is asyncio.get_running_loop():
                 await one.client.aclose()
             elif loop.is_running():
                 asyncio.run_coroutine_threadsafe(one.client.aclose(), loop)
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            self._held.pop(loop, None)
 
     def _client(self) -> httpx.AsyncClient:
         limits = httpx.Limits(
@@ -151,8 +173,7 @@ class LoopClients:
         )
         # One transport a server, so that a hanging one cannot take all connections.
         transports = {
-            # Without https no certificates are loaded, which takes longer than a call.
-            url: httpx.AsyncHTTPTransport(limits=limits, verify=url.startswith("https"))
+            url: httpx.AsyncHTTPTransport(limits=limits, verify=_verification(url))
             for url in self._urls
         }
         return httpx.AsyncClient(
@@ -165,6 +186,15 @@ class LoopClients:
         )
 
 
+def _verification(url: str) -> ssl.SSLContext | bool:
+    """Return how certificates are verified, which is never turned off.
+
+    Where no https is spoken, no certificates are loaded, which takes longer than a call: such a
+    context trusts nobody.
+    """
+    return True if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 class _Held:
     """A client, and the generator that closes it with its loop."""
 
@@ -172,12 +202,12 @@ class _Held:
         self.client = client
         self._generator: AsyncGenerator[None, None] | None = None
 
-    async def start(self, ended: Any) -> None:
+    async def start(self, ended: Callable[[], object]) -> None:
         if self._generator is None:
             self._generator = self._hold(ended)
             await anext(self._generator)
 
-    async def _hold(self, ended: Any) -> AsyncGenerator[None, None]:
+    async def _hold(self, ended: Callable[[], object]) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:

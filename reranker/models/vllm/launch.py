@@ -171,10 +171,9 @@ def _rank(name: str, folder: Path) -> int:
 def _own_context(folder: Path) -> int:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        own = config.get("text_config", config)["max_position_embeddings"]
-    except (OSError, ValueError, KeyError, AttributeError):
+        return int((config.get("text_config") or config)["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError):
         return _CPU_CONTEXT
-    return int(own)
 
 
 def _has_nvidia() -> bool:

@@ -134,14 +134,19 @@ def start_server(
         start_new_session=True,
         env=os.environ | environment(options, machine),
     )
-    host = "127.0.0.1" if options.host in {"0.0.0.0", "::"} else options.host
-    server = RunningServer(process, f"http://{host}:{port}", options)
+    server = RunningServer(process, reachable_url(options.host, port), options)
     try:
         _await_health(server, progress, patience_s)
         _await_first_answer(server, patience_s)
         yield server
     finally:
         server.stop()
+
+
+def reachable_url(host: str, port: int) -> str:
+    """Return the base URL at which this machine reaches a server that listens at a host."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _free_port(options: ServeOptions) -> int:

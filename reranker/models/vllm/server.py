@@ -3,6 +3,10 @@
 After so many failures in a row a server is left alone: its circuit is open. A thread then looks
 every few seconds whether the server is back, first at ``/health``, then by one small real call. So
 no shopper's request has to try a server that failed, and recovery needs no request at all.
+
+A call that had less than the server's full time and ran out of it tells little: its caller may only
+be impatient. After so many of them in a row a thread asks the server the small call as well, and
+the circuit opens only if that has no answer either, nor any other call meanwhile.
 """
 
 import logging
@@ -15,29 +19,41 @@ from threading import Event, Lock, Thread
 Probe = Callable[[str], None]
 """Tries the server of a base URL; raises an exception where it does not answer as it should."""
 
+CONFIRM_S = 3.0
+"""Seconds that a suspected server has for one small call: far more than one token takes, and few
+enough that a server that hangs is soon left alone."""
+
 _log = logging.getLogger(__name__)
 
 
 class Server:
     """The state of one server. Thread-safe: several event loops may ask it at once."""
 
-    def __init__(self, url: str, *, failures: int, recovery_s: float, probe: Probe) -> None:
+    def __init__(
+        self, url: str, *, failures: int, recovery_s: float, probe: Probe, confirm: Probe
+    ) -> None:
         """Take a server to be well.
 
         Args:
             url: its base URL.
-            failures: failures in a row that open the circuit.
-            recovery_s: seconds between looks whether it is back.
-            probe: looks.
+            failures: failures in a row that open the circuit; or hurried calls without an answer
+                that raise a suspicion.
+            recovery_s: seconds between looks whether it is back, or between suspicions.
+            probe: looks whether it is back.
+            confirm: looks, within a few seconds, whether a suspected one answers at all.
         """
         self.url = url
         self._limit = failures
         self._recovery_s = recovery_s
         self._probe = probe
+        self._confirm = confirm
         self._lock = Lock()
         self._stopped = Event()
         self._load = 0
         self._failures = 0
+        self._hurried = 0
+        self._suspected = False
+        self._trusted_until = -1.0
         self._reason: str | None = None
         self._last_answer = -1.0
 
@@ -55,6 +71,11 @@ class Server:
         """Why the server is left alone; None while it is asked."""
         return self._reason
 
+    @property
+    def suspected(self) -> bool:
+        """Whether it is being looked at because hurried calls had no answer."""
+        return self._suspected
+
     @contextmanager
     def call(self) -> Iterator[None]:
         """Count a call as under way, however it ends."""
@@ -69,7 +90,7 @@ class Server:
     def answered(self) -> None:
         """Take note that a call was answered, be it with a refusal."""
         with self._lock:
-            self._failures = 0
+            self._failures = self._hurried = 0
             self._last_answer = time.monotonic()
 
     def failed(self, reason: str) -> None:
@@ -88,7 +109,7 @@ class Server:
             self._reason = reason
         self._watch()
 
-    def timed_out(self, reason: str, *, since: float) -> None:
+    def timed_out(self, reason: str, *, since: float, whole: bool) -> None:
         """Take note of a call without an answer in its time.
 
         A server that answered others meanwhile is well: the call was only given too little time.
@@ -96,9 +117,39 @@ class Server:
         Args:
             reason: for people.
             since: moment of `time.monotonic` at which the call began.
+            whole: whether it had all the time that any call has, so that this is a failure; else
+                it counts as hurried.
         """
-        if self._last_answer < since:
+        if self._last_answer >= since:
+            return
+        if whole:
             self.failed(reason)
+            return
+        with self._lock:
+            self._hurried += 1
+            idle = self._suspected or self._reason or self._stopped.is_set()
+            if idle or self._hurried < self._limit or time.monotonic() < self._trusted_until:
+                return
+            self._suspected = True
+        arguments = (weakref.ref(self), reason)
+        Thread(target=_suspect, args=arguments, name="shelfwise-suspicion", daemon=True).start()
+
+    def confirm(self, reason: str) -> None:
+        """Look whether a suspected server answers at all; open the circuit if it does not.
+
+        Args:
+            reason: of the suspicion, for people.
+        """
+        started = time.monotonic()
+        try:
+            self._confirm(self.url)
+        except Exception as error:  # whatever is wrong with it, it does not answer
+            if self._last_answer < started:
+                self.leave_alone(f"{reason}, and a small call failed ({_told(error)})")
+        else:
+            self.answered()
+        self._trusted_until = time.monotonic() + self._recovery_s
+        self._suspected = False
 
     def close(self) -> None:
         """End the look-out."""
@@ -109,10 +160,10 @@ class Server:
         try:
             self._probe(self.url)
         except Exception as error:  # whatever is wrong with it, it is not back
-            self._reason = str(error) or type(error).__name__
+            self._reason = _told(error)
             return False
         with self._lock:
-            self._failures = 0
+            self._failures = self._hurried = 0
             self._reason = None
         _log.warning("%s is back", self.url)
         return True
@@ -130,3 +181,13 @@ def _look_out(reference: "weakref.ref[Server]", stopped: Event, recovery_s: floa
         if server is None or server.recovered():
             return
         del server
+
+
+def _suspect(reference: "weakref.ref[Server]", reason: str) -> None:
+    server = reference()
+    if server is not None:
+        server.confirm(reason)
+
+
+def _told(error: Exception) -> str:
+    return str(error) or type(error).__name__
