@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
+from anyio import to_thread
 from rich.table import Table
 
 from reranker.cli.benchmarks.shop import lists_of, served_by
@@ -101,7 +102,8 @@ class _Harness:
             changed = {"deadline_ms": deadline_ms}
             requests = [entry.request.model_copy(update=changed) for entry in lists]
             served = served_by(self._settings, proxy.url)
-            model = VLLMModel.load(served.model, served.server)
+            # In a thread: the proxy answers in this one.
+            model = await to_thread.run_sync(VLLMModel.load, served.model, served.server)
             with build(served, model=model) as shelf:
                 phases = await fault_run(
                     shelf,
@@ -141,8 +143,6 @@ class _Harness:
         self._signal(signal.SIGKILL)
 
     async def _restart(self) -> None:
-        from anyio import to_thread
-
         await to_thread.run_sync(self.close)
         await to_thread.run_sync(self._start)
 
