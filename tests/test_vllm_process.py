@@ -140,8 +140,10 @@ def test_what_is_started_while_the_rest_is_killed_is_killed_too(tmp_path: Path) 
 def test_a_killed_guard_takes_its_command_along() -> None:
     with guarded("echo $$; exec sleep 600") as process:
         (child,) = pids(process, 1)
+        assert alive(child)
         process.kill()
         until(lambda: not alive(child))
+        assert not alive(child)
 
 
 def test_flags_suit_the_machine(smollm2_folder: Path) -> None:

@@ -28,6 +28,17 @@ MapOption = Annotated[
     typer.Option("--map", metavar="FIELD=COLUMN", help="Take a field from this column."),
 ]
 
+MaxRejectedOption = Annotated[
+    float,
+    typer.Option(
+        "--max-rejected",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="Import nothing if more than this share, 0 to 1, is rejected.",
+    ),
+]
+
 
 def pairs(values: list[str] | None, option: str) -> dict[str, str]:
     """Split ``NAME=VALUE`` arguments.

@@ -10,6 +10,7 @@ from reranker.cli.options import (
     ConfigOption,
     JsonOption,
     MapOption,
+    MaxRejectedOption,
     SetOption,
     StoreOption,
     load_settings,
@@ -38,16 +39,7 @@ def import_products(
     replace: Annotated[
         bool, typer.Option("--replace", help="Products not in the files leave the catalogue.")
     ] = False,
-    max_rejected: Annotated[
-        float,
-        typer.Option(
-            "--max-rejected",
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="Import nothing if more than this share of the rows, 0 to 1, is rejected.",
-        ),
-    ] = 1.0,
+    max_rejected: MaxRejectedOption = 1.0,
     store: StoreOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,

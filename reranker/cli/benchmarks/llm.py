@@ -8,14 +8,11 @@ from rich.table import Table
 
 from reranker.cli.benchmarks.shop import lists_of, peers_python, served_by, server_of
 from reranker.cli.options import ConfigOption, JsonOption, SetOption, StoreOption, load_settings
-from reranker.cli.output import console, errors, print_json, progress_bars
-from reranker.errors import ConfigError
+from reranker.cli.output import console, print_json, progress_bars
 
 if TYPE_CHECKING:
     from eval.benchmarks.equality import Equality
     from eval.benchmarks.llm import LLMBenchmark
-
-_NO_PEERS = "no peers: make peers sets up their environment (.venv-peers)"
 
 
 def llm(
@@ -45,11 +42,7 @@ def llm(
     from reranker.models.weights import resolve
 
     settings = load_settings(config, store, sets)
-    python = peers or peers_python()
-    if peers is not None and not peers.exists():
-        raise ConfigError(f"--peers {peers}: there is no such file; {_NO_PEERS}")
-    if python is None:
-        errors.print(_NO_PEERS, markup=False)
+    python = peers_python(peers)
     with progress_bars() as report, server_of(settings, report) as server:
         served = served_by(settings, server.url)
         entries = lists_of(served, VLLMModel.load(served.model, served.server), lists, report)

@@ -8,13 +8,10 @@ from rich.table import Table
 
 from reranker.cli.benchmarks.shop import peers_python
 from reranker.cli.options import JsonOption
-from reranker.cli.output import console, errors, plain, print_json, progress_bars
-from reranker.errors import ConfigError
+from reranker.cli.output import console, plain, print_json, progress_bars
 
 if TYPE_CHECKING:
     from eval.benchmarks.parsers import ParserBenchmark, ParserScore
-
-_NO_PEERS = "no peers: make peers sets up their environment (.venv-peers)"
 
 
 def parsers(
@@ -35,11 +32,7 @@ def parsers(
     """
     from eval.benchmarks.parsers import run_parser_benchmark
 
-    python = peers or peers_python()
-    if peers is not None and not peers.exists():
-        raise ConfigError(f"--peers {peers}: there is no such file; {_NO_PEERS}")
-    if python is None:
-        errors.print(_NO_PEERS, markup=False)
+    python = peers_python(peers)
     with progress_bars() as report:
         result = run_parser_benchmark(count, python, seed=seed, progress=report)
     if as_json:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from reranker.errors import DataError
+from reranker.cli.output import errors
+from reranker.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from reranker.settings import Settings
 
 _SHOPPERS = 500
+_NO_PEERS = "no peers: make peers sets up their environment (.venv-peers)"
 
 
 def lists_of(
@@ -66,9 +68,18 @@ def served_by(settings: "Settings", url: str) -> "Settings":
     return settings.model_copy(update={"server": server})
 
 
-def peers_python() -> "Path | None":
-    """Return the interpreter of the peers' environment, if `make peers` has made it."""
+def peers_python(given: "Path | None") -> "Path | None":
+    """Return the interpreter of the peers' environment; None, and a word, where there is none.
+
+    Raises:
+        ConfigError: the one that was given does not exist.
+    """
     from pathlib import Path
 
-    python = Path(".venv-peers/bin/python")
-    return python if python.exists() else None
+    python = given or Path(".venv-peers/bin/python")
+    if python.exists():
+        return python
+    if given is not None:
+        raise ConfigError(f"--peers {given}: there is no such file; {_NO_PEERS}")
+    errors.print(_NO_PEERS, markup=False)
+    return None

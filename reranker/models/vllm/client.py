@@ -11,7 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
-from reranker.errors import ConfigError, ContextOverflow, ModelTimeout, ModelUnavailable
+from reranker.errors import (
+    ConfigError,
+    ContextOverflow,
+    ModelTimeout,
+    ModelUnavailable,
+    ShelfwiseError,
+)
 from reranker.models.asking import check_length, slot_scores
 from reranker.models.rendering import PromptRenderer, RenderedPrompt, load_tokenizer
 from reranker.models.tokenizing import HFTokenizer
@@ -236,7 +242,7 @@ class VLLMModel:
 
         try:
             return await self.pool.call("/v1/models", None, ids, seconds=2.0)
-        except Exception:  # it is only for the message
+        except (ShelfwiseError, Refused):  # it is only for the message
             return "unknown names"
 
 
