@@ -6,9 +6,18 @@ profile, not a model learned from the shop's data.
 
 import math
 
-from reranker.schema import Affinity, AffinityKind, Product, UserProfile, category_paths
+from reranker.schema import (
+    Affinity,
+    AffinityKind,
+    Product,
+    RepeatPurchase,
+    UserProfile,
+    category_paths,
+)
 
 _BOUGHT_AGAIN = 0.9
+_NOT_YET_DUE = 0.8
+_NO_LONGER = 0.4
 _TOUCHED_LATELY = 0.5
 _CATEGORY = 0.5
 _BRAND = 0.5
@@ -18,7 +27,11 @@ class Interest:
     """The interest of one shopper, made once for a request and asked of each product."""
 
     def __init__(self, profile: UserProfile) -> None:
-        self._repeats = {repeat.product_id: repeat.count for repeat in profile.repeat_purchases}
+        self._repeats = {
+            repeat.product_id: _repeat_signal(repeat, profile)
+            for repeat in profile.repeat_purchases
+        }
+        self._returned = frozenset(item.product_id for item in profile.returned_items)
         self._recent = {item.product_id: item.kind for item in profile.recent_items}
         self._brands = _by_name(profile.affinities, "brand")
         self._categories = _by_name(profile.affinities, "category")
@@ -29,13 +42,16 @@ class Interest:
         """Return the interest, 0 to 1, and the facts behind it, the strongest first.
 
         Independent signals are joined by a noisy-or, ``1 - prod(1 - s)``: each raises the interest
-        and none alone is certain. Repeat purchases give ``0.9 * n / (n + 1)`` for n purchases, a
-        recently touched product 0.5, category and brand half of their share of the shopper's
-        behaviour.
+        and none alone is certain. Repeat purchases give ``0.9 * n / (n + 1)`` for n purchases, of
+        that 0.8 while it is too early to buy again and 0.4 when the rhythm has ended; a recently
+        touched product gives 0.5, category and brand half of their share of the shopper's
+        behaviour. What was sent back is of no interest.
         """
+        if product.product_id in self._returned:
+            return 0.0, ("sent back",)
         signals: list[tuple[float, str]] = []
-        if count := self._repeats.get(product.product_id):
-            signals.append((_BOUGHT_AGAIN * count / (count + 1), f"bought {count} times"))
+        if repeat := self._repeats.get(product.product_id):
+            signals.append(repeat)
         if kind := self._recent.get(product.product_id):
             signals.append((_TOUCHED_LATELY, f"lately: {kind}"))
         if affinity := self._narrowest(product.category):
@@ -53,6 +69,17 @@ class Interest:
             found = (self._categories[path] for path in paths if path in self._categories)
             self._asked[category] = next(found, None)
         return self._asked[category]
+
+
+def _repeat_signal(repeat: RepeatPurchase, profile: UserProfile) -> tuple[float, str]:
+    strength = _BOUGHT_AGAIN * repeat.count / (repeat.count + 1)
+    fact = f"bought {repeat.count} times"
+    if not profile.timed or repeat.rhythm is None:
+        return strength, fact
+    if repeat.is_due(profile.as_of):
+        return strength, f"{fact}, due again"
+    ended = repeat.has_ended(profile.as_of)
+    return strength * (_NO_LONGER if ended else _NOT_YET_DUE), fact
 
 
 def _by_name(affinities: tuple[Affinity, ...], kind: AffinityKind) -> dict[str, Affinity]:

@@ -11,7 +11,6 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
-import anyio.to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from reranker.errors import DataError
@@ -28,6 +27,10 @@ from reranker.schema import (
     UserProfile,
 )
 from reranker.settings import Settings
+from reranker.workers import in_worker
+
+_MOST_KEPT_BACK = 0.25
+_FADING = 0.98
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Reranker:
         self._settings = settings
         self._resources = resources or ExitStack()
         self._owns_model = owns_model
+        self._finishing = _Finishing()
         self._portal: BlockingPortal | None = None
         self._lock = Lock()
 
@@ -116,7 +120,7 @@ class Reranker:
             DataError: the store is damaged. A failing model is no error: see ``outcome``.
         """
         started = time.monotonic()
-        found = await anyio.to_thread.run_sync(self._look_up, request)
+        found = await in_worker(self._look_up, request)
         depth = self._settings.ranking.depth or len(found.candidates)
         # What is shown has been judged: the first k, even where fewer would be by the setting.
         return await self._rank(request, found, started, depth=max(depth, request.k))
@@ -138,29 +142,28 @@ class Reranker:
         for product_id, count in counts.items():
             if count > 1:
                 raise DataError(f"the candidates hold product {product_id!r} {count} times")
-        profile = await anyio.to_thread.run_sync(self._profile, request)
+        profile = await in_worker(self._profile, request)
         found = _Found(profile, tuple(candidates), profile_ms=_since(started), recall_ms=0.0)
         return await self._rank(request, found, started, depth=len(candidates))
 
     def _look_up(self, request: SearchRequest) -> "_Found":
-        """Find the profile, then the candidates.
+        """Find the profile and the candidates.
 
-        One after the other in one thread: side by side both are slower than in turn, as they
-        hand the interpreter's lock to and fro. Only the embedding of the query, which does not
-        hold the lock, goes on beside the profile.
+        A search by a query goes on beside the profile.
         """
         started = time.monotonic()
+        depth = max(self._settings.retrieval.candidates, request.k)
+        begun = None
         if request.query is not None:
-            self._index.prepare(request.query)
+            begun = self._index.begin_search(request.query, k=depth, filters=request.filters)
         profile = self._profile(request)
         profile_ms = _since(started)
-        depth = max(self._settings.retrieval.candidates, request.k)
-        if request.query is None:
+        if begun is None or request.query is None:
             candidates = self._recommender.recommend(
                 profile, request.at, k=depth, filters=request.filters
             )
         else:
-            candidates = self._index.search(request.query, k=depth, filters=request.filters)
+            candidates = begun()
             if profile is not None:
                 candidates = self._with_history(request.query, request.filters, profile, candidates)
         recall_ms = _since(started) - profile_ms
@@ -200,16 +203,17 @@ class Reranker:
     ) -> RerankResult:
         limit = request.deadline_ms or self._settings.ranking.deadline_ms
         deadline = started + limit / 1000 if limit else math.inf
+        waits_until = deadline - self._finishing.seconds(limit)
         blend = Blend(found.candidates, found.profile, self._settings.fusion)
         judged = await self._ranker.judge(
-            request, found.profile, blend.candidates[:depth], deadline=deadline
+            request, found.profile, blend.candidates[:depth], deadline=waits_until
         )
         blended = time.monotonic()
         items = blend.items(judged.followed_by(len(found.candidates) - len(judged.places)))
         spec = self._ranker.model.spec
         behind = self._index.behind
         stale = (Issue(code="index_behind", detail=behind),) if behind else ()
-        return RerankResult(
+        result = RerankResult(
             request_id=request.request_id,
             items=items,
             outcome=judged.outcome,
@@ -232,6 +236,8 @@ class Reranker:
                 total_ms=_since(started),
             ),
         )
+        self._finishing.ended(waits_until)
+        return result
 
     def _blocking(self) -> BlockingPortal:
         with self._lock:
@@ -257,6 +263,27 @@ class Reranker:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _Finishing:
+    """How long it takes of late from giving up the wait for the model to the answer.
+
+    On a busy machine that is more than the time of the computation: many requests may end at the
+    same moment. So much sooner the wait ends, lest answers come after their deadlines.
+    """
+
+    def __init__(self) -> None:
+        self._usual_s = 0.1  # as long as nothing is known: more than it takes but in a crowd
+
+    def seconds(self, limit_ms: int | None) -> float:
+        """Return the time to keep back, in seconds, of a deadline of so many milliseconds."""
+        return min(self._usual_s, (limit_ms or 0) / 1000 * _MOST_KEPT_BACK)
+
+    def ended(self, waited_until: float) -> None:
+        """Learn from an answer after the end of the wait: the most of late counts, and fades."""
+        seconds = time.monotonic() - waited_until
+        if seconds > 0:
+            self._usual_s = max(seconds, self._usual_s * _FADING)
 
 
 def _since(started: float) -> float:

@@ -1,7 +1,7 @@
 """The protocols between the stages. `pipeline` and `listwise` know these and no concrete class."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -40,12 +40,14 @@ class CandidateIndex(Protocol):
         """Say in what the index lags behind the catalogue; None if in nothing."""
         ...
 
-    def prepare(self, query: str) -> None:
-        """Begin the work on a query that is about to be searched, without waiting for it."""
-        ...
-
     def search(self, query: str, *, k: int, filters: Filters) -> tuple[Candidate, ...]:
         """Return at most k products for a query, best first, all of which meet the filters."""
+        ...
+
+    def begin_search(
+        self, query: str, *, k: int, filters: Filters
+    ) -> Callable[[], tuple[Candidate, ...]]:
+        """Begin a `search` that goes on beside the caller's work; return what waits for its end."""
         ...
 
     def similar(

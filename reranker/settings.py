@@ -28,7 +28,9 @@ from reranker.errors import ConfigError
 CONFIG_FILE = "shelfwise.toml"
 ENV_PREFIX = "SHELFWISE_"
 Origin = Literal["default", "file", "environment", "argument"]
-_SECRETS = ("server.api_key", "server.cache_key")
+Purpose = Literal["personalisation", "training", "analytics"]
+"""What a shopper's behaviour may be used for; consent is given for each."""
+_SECRETS = ("server.api_key", "server.cache_key", "privacy.key")
 
 
 def _split(value: Any) -> Any:
@@ -128,6 +130,40 @@ class CleaningSettings(Section):
     )
 
 
+class PrivacySettings(Section):
+    """How shoppers are protected in the behaviour store."""
+
+    key: SecretStr | None = Field(
+        None,
+        description="secret behind the pseudonyms of shoppers, at least 16 characters; after a "
+        "rotation all of them, oldest first, with commas between, so that none may hold a comma. "
+        "None: privacy.key_file",
+    )
+    key_file: Path | None = Field(
+        None,
+        description="file of these secrets, made at first use; none: pseudonym.key in the user's "
+        "configuration folder",
+    )
+    default_consent: Annotated[tuple[Purpose, ...], NoDecode, BeforeValidator(_split)] = Field(
+        ("personalisation", "training", "analytics"),
+        description="purposes that a shopper without a record consents to, with commas between; "
+        "empty: none",
+    )
+    retain_days: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="age in days from which events are left out by imports and deleted by "
+        "'shelfwise privacy retain'; none: kept for ever",
+    )
+    phone_regions: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        ("US", "GB", "DE", "CN"),
+        description="countries (ISO 3166 codes) whose phone numbers are found in queries also "
+        "without their country code",
+    )
+    epsilon_budget: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="differential privacy that all tables published of a store may cost"
+    )
+
+
 class ProfileSettings(Section):
     """What is distilled from a shopper's behaviour."""
 
@@ -140,9 +176,48 @@ class ProfileSettings(Section):
     min_evidence: Annotated[int, Field(ge=1)] = Field(
         2, description="events that an affinity needs"
     )
-    recent_items: Annotated[int, Field(ge=0)] = Field(10, description="latest products kept")
+    recent_items: Annotated[int, Field(ge=0)] = Field(
+        10, description="latest products kept: of those bought, and of the others"
+    )
+    session_minutes: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="minutes without an event that end a visit"
+    )
     max_tokens: Annotated[int, Field(ge=16)] = Field(
-        160, description="length of the profile text in the model's tokens"
+        192, description="length of the profile text in the model's tokens"
+    )
+    summary: Literal["template", "llm"] = Field(
+        "template",
+        description="what the model reads: the facts in the template's words, or what a model has "
+        "written on them ('shelfwise profile --write'), as far as it still holds",
+    )
+
+
+class LabelSettings(Section):
+    """How behaviour becomes graded lists."""
+
+    session_minutes: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="minutes without an event that end a session"
+    )
+    longest_dwell_s: Annotated[float, Field(gt=0)] = Field(
+        600.0, description="seconds that a page counts as looked at, at most"
+    )
+    long_dwell_s: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="seconds on a page from which a view without a click counts like one"
+    )
+    query_window_hours: Annotated[float, Field(gt=0)] = Field(
+        24.0,
+        description="hours from a list to what the same shopper does by the same query, if no "
+        "request id tells",
+    )
+    product_window_hours: Annotated[float, Field(gt=0)] = Field(
+        168.0,
+        description="hours from a list to what the same shopper does to a product on it, if "
+        "neither request id nor query tells",
+    )
+    settle_hours: Annotated[float, Field(ge=0)] = Field(
+        24.0,
+        description="lists shown this many hours before the cut or later are left out: what comes "
+        "of them is not known yet",
     )
 
 
@@ -152,6 +227,11 @@ class ModelSettings(Section):
     name: str = Field(
         "smollm2-135m-instruct",
         description="built-in name, folder or hub id of an instruction-tuned causal model",
+    )
+    adapter: str | None = Field(
+        None,
+        description="tuned adapter that is merged into the embedded model: a folder, or a name of "
+        "`shelfwise adapter list`",
     )
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="auto takes bfloat16 where the processor computes it"
@@ -184,7 +264,8 @@ class ServerSettings(Section):
         30.0, description="seconds after which a call counts as failed, whatever the deadline"
     )
     connections: Annotated[int, Field(ge=1)] = Field(
-        64, description="most calls under way at one server"
+        64,
+        description="most calls under way at one server; fewer where it cannot do so many in time",
     )
     failures: Annotated[int, Field(ge=1)] = Field(
         3, description="failures in a row after which a server is left alone for a while"
@@ -231,8 +312,82 @@ class RankingSettings(Section):
         "auto", description="of prompts; auto follows the query"
     )
     deadline_ms: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="milliseconds from the request at which waiting for the model ends"
+        None,
+        description="milliseconds from the request until its answer; waiting for the model ends "
+        "a little sooner",
     )
+
+
+class TrainingSettings(Section):
+    """Tuning of the embedded model on a shop's purchases."""
+
+    lists: Annotated[int, Field(ge=1)] = Field(8000, description="lists to learn from, all in all")
+    batch: Annotated[int, Field(ge=1)] = Field(8, description="lists between two steps")
+    candidates: Annotated[int, Field(ge=2, le=200)] = Field(
+        20, description="products of a list, the one that was bought among them"
+    )
+    random_negatives: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="weight of products drawn from the whole catalogue"
+    )
+    popular_negatives: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="weight of products drawn by how often they are bought"
+    )
+    category_negatives: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="weight of products of the category of the one that was bought"
+    )
+    objective: Literal["listwise", "ranknet"] = Field(
+        "listwise", description="loss of what was bought"
+    )
+    teacher: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5,
+        description="share of the loss by what is bought together, counted over histories; 0: none",
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="of the teacher's part: higher counts the order of unlikely products more"
+    )
+    profile_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="share of lists that say nothing of the shopper"
+    )
+    rank: Annotated[int, Field(ge=1, le=512)] = Field(8, description="of the adapter (LoRA)")
+    alpha: Annotated[float, Field(gt=0)] = Field(
+        32.0, description="the adapter's products are scaled by alpha / rank"
+    )
+    rank_stabilised: bool = Field(False, description="scale by alpha / sqrt(rank) (rsLoRA)")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="highest, of AdamW")
+    schedule: Literal["cosine", "trapezoid"] = Field(
+        "cosine",
+        description="of the learning rate after the warm-up: cosine to 0, or constant and then "
+        "straight to 0 over the last fifth",
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.03, description="share of the steps in which the learning rate rises"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="of AdamW")
+    clip: Annotated[float, Field(gt=0)] = Field(1.0, description="longest gradient")
+    average: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.98,
+        description="share of the weights' average that a step keeps; the average is what is "
+        "validated and saved",
+    )
+    pass_tokens: Annotated[int, Field(ge=64)] = Field(
+        1024, description="tokens, padding included, that are computed at once"
+    )
+    validation_shoppers: Annotated[int, Field(ge=1)] = Field(
+        1000, description="shoppers held back, whose last purchases are validated on"
+    )
+    validation_lists: Annotated[int, Field(ge=1)] = Field(
+        200, description="lists of theirs that are looked at during the training"
+    )
+    validate_every: Annotated[int, Field(ge=1)] = Field(
+        100, description="steps between two validations"
+    )
+    checkpoint_every: Annotated[int, Field(ge=1)] = Field(
+        25, description="steps between two checkpoints"
+    )
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0, description="validations without a better one after which training ends; 0: never"
+    )
+    seed: int = Field(0, description="of all that is drawn")
 
 
 class FusionSettings(Section):
@@ -248,6 +403,35 @@ class FusionSettings(Section):
     )
 
 
+class EvaluationSettings(Section):
+    """How rankers are compared."""
+
+    measures: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        ("nDCG@1", "nDCG@5", "nDCG@10", "HitRate@10", "RR"),
+        description="measures of rankings by their names in ir-measures, with commas between; "
+        "the first nDCG@10, or else the first, decides in the report",
+    )
+    k: Annotated[int, Field(ge=1, le=1000)] = Field(
+        10, description="places that count as shown: for coverage, exposure, diversity"
+    )
+    history: Annotated[int, Field(ge=1)] = Field(
+        10, description="latest choices of a shopper that co-occurrence and recall look at"
+    )
+    embargo_hours: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="hours before the global cut at which all knowledge ends"
+    )
+    bootstrap: Annotated[int, Field(ge=100)] = Field(
+        2000, description="resamples of shoppers behind an interval"
+    )
+    permutations: Annotated[int, Field(ge=100)] = Field(
+        10_000, description="permutations behind a p-value"
+    )
+    seed: int = Field(0, description="of random orders, ties, resamples and permutations")
+    concurrency: Annotated[int, Field(ge=1)] = Field(
+        16, description="cases asked about at the same time where a server runs the model"
+    )
+
+
 class Settings(BaseSettings):
     """The whole tree. Build it with `Settings.load`."""
 
@@ -258,11 +442,15 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     cleaning: CleaningSettings = CleaningSettings()
+    privacy: PrivacySettings = PrivacySettings()
     profile: ProfileSettings = ProfileSettings()
+    labels: LabelSettings = LabelSettings()
     model: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
     ranking: RankingSettings = RankingSettings()
     fusion: FusionSettings = FusionSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    training: TrainingSettings = TrainingSettings()
 
     @classmethod
     def settings_customise_sources(

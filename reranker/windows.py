@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 
 import anyio
-import anyio.to_thread
 
 from reranker.errors import ModelError, OutputError
 from reranker.parsing import (
@@ -37,6 +36,7 @@ from reranker.schema import (
     Value,
 )
 from reranker.settings import RankingSettings
+from reranker.workers import in_worker
 
 _OF_THE_ORDER: frozenset[RepairCode] = frozenset(
     {"duplicate", "out_of_range", "omitted", "several", "truncated", "too_long"}
@@ -130,7 +130,7 @@ class WindowJudge:
         """
         self.stopwatch.start()
         # In a thread: cleaning and counting text would hold up other requests.
-        questions = await anyio.to_thread.run_sync(self._questions, windows, abandon_on_cancel=True)
+        questions = await in_worker(self._questions, windows, abandon_on_cancel=True)
         self.stopwatch.prompts_made()
         found: list[WindowAnswer | None] = [None] * len(questions)
 
@@ -194,9 +194,7 @@ class WindowJudge:
                     seconds=seconds,
                 )
                 # In a thread: a long answer takes a while to read, and others wait meanwhile.
-                answer = await anyio.to_thread.run_sync(
-                    _from_texts, question, texts, abandon_on_cancel=True
-                )
+                answer = await in_worker(_from_texts, question, texts, abandon_on_cancel=True)
         except ModelError as error:
             return _lost("model_error", str(error))
         except OutputError as error:

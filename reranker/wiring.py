@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 
+from reranker.errors import ConfigError, DataError
 from reranker.listwise import ListwiseRanker
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.tokenizing import HFTokenizer
 from reranker.models.weights import resolve, resolve_tokenizer
 from reranker.pipeline import Reranker
 from reranker.ports import LanguageModel, Progress, Tokenizer, no_progress
-from reranker.settings import Settings
+from reranker.settings import Purpose, Settings
+from retrieval import labels
 from retrieval.behaviour import FILE_NAME, BehaviourStore
-from retrieval.behaviour_checks import products_of
-from retrieval.behaviour_import import ImportReport as EventReport
-from retrieval.behaviour_quarantine import QuarantinedRow
+from retrieval.behaviour.checks import products_of
+from retrieval.behaviour.importing import ImportReport as EventReport
+from retrieval.behaviour.quarantine import QuarantinedRow
 from retrieval.catalogue import ImportReport as ProductReport
 from retrieval.catalogue import import_catalogue
 from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder
@@ -22,6 +25,7 @@ from retrieval.event_formats.actions import pairs_of
 from retrieval.event_formats.reading import Reading
 from retrieval.hybrid import HybridIndex
 from retrieval.index_build import IndexReport, build_index
+from retrieval.labels import LabelReport
 from retrieval.product_table import ProductTable
 from retrieval.profiles import DuckDBProfileStore
 from retrieval.recommend import ProfileRecommender
@@ -112,6 +116,12 @@ def open_model(settings: Settings, *, progress: Progress | None = None) -> Langu
     if settings.server.urls:
         from reranker.models.vllm.client import VLLMModel
 
+        if settings.model.adapter:
+            raise ConfigError(
+                "model.adapter is of the embedded model: for servers, merge it (shelfwise adapter "
+                "merge), serve the merged folder, and set model.name to it"
+            )
+
         return VLLMModel.load(settings.model, settings.server, progress=progress)
     return EmbeddedModel.load(settings.model, progress=progress)
 
@@ -177,7 +187,7 @@ def import_events(
     products = None
     if catalogue.exists():
         products = products_of(ProductTable.open(catalogue), cleaning.product_date)
-    with BehaviourStore(settings.store.path) as behaviour:
+    with open_behaviour(settings) as behaviour:
         return behaviour.import_events(
             files,
             reading=reading,
@@ -188,9 +198,20 @@ def import_events(
         )
 
 
+def open_behaviour(settings: Settings, *, read_only: bool = False) -> BehaviourStore:
+    """Open the behaviour of the store, with the key and the consent that the settings say.
+
+    Raises:
+        ConfigError: the key of the pseudonyms cannot be read.
+        DataError: the file is in use elsewhere, corrupt, or of another schema version or key.
+    """
+    path = settings.store.path
+    return BehaviourStore(path, read_only=read_only, privacy=settings.privacy)
+
+
 def rejected_events(settings: Settings, limit: int | None = None) -> tuple[QuarantinedRow, ...]:
     """Return the rows that imports of events have refused and not taken since."""
-    with BehaviourStore(settings.store.path, read_only=True) as behaviour:
+    with open_behaviour(settings, read_only=True) as behaviour:
         return behaviour.rejected(limit)
 
 
@@ -220,5 +241,33 @@ def open_profiles(
         table = ProductTable.open(file) if file.exists() else ProductTable.empty()
     if tokenizer is None:
         tokenizer = HFTokenizer(resolve_tokenizer(settings.model.name, progress=progress))
-    behaviour = resources.enter_context(BehaviourStore(settings.store.path, read_only=True))
-    return DuckDBProfileStore(behaviour, table, settings.profile, tokenizer)
+    behaviour = resources.enter_context(open_behaviour(settings, read_only=True))
+    folder = settings.store.path
+    return DuckDBProfileStore(behaviour, table, settings.profile, tokenizer, folder=folder)
+
+
+def build_labels(
+    settings: Settings,
+    target: Path,
+    as_of: datetime,
+    *,
+    purpose: Purpose = "training",
+    progress: Progress = no_progress,
+) -> LabelReport:
+    """Write the graded lists of the store as they were known at a moment; see `retrieval.labels`.
+
+    Raises:
+        DataError: the store holds no behaviour.
+    """
+    if not (settings.store.path / FILE_NAME).exists():
+        remedy = "run shelfwise behaviour import"
+        raise DataError(f"{settings.store.path} holds no behaviour: {remedy}")
+    with open_behaviour(settings, read_only=True) as behaviour:
+        return labels.build_labels(
+            behaviour,
+            target,
+            as_of,
+            settings=settings.labels,
+            purpose=purpose,
+            progress=progress,
+        )

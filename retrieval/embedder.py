@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from reranker.errors import ConfigError, DataError
 from retrieval.query_encoder import QueryEncoder
-from retrieval.query_thread import one_torch_thread
+from retrieval.query_threads import query_threads
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -63,8 +63,8 @@ class Embedder(Protocol):
         """Return the vector of a query, shape (dimension,) and length 1; not to be written to."""
         ...
 
-    def prepare_query(self, text: str) -> None:
-        """Begin what `encode_query` will be asked for, where that can be done beside other work."""
+    def begin_query(self, text: str) -> "Future[Vectors]":
+        """Begin what `encode_query` returns, where that can be done beside other work."""
         ...
 
 
@@ -111,16 +111,17 @@ class SentenceTransformerEmbedder:
         self.bfloat16 = dtype == "bfloat16" or (
             dtype == "auto" and _computes_bfloat16(self._model.device.type)
         )
-        self._query_thread = one_torch_thread()
+        # The other half of the processors is for what goes on beside a query.
+        self._query_threads = query_threads(max(_processors() // 2, 1))
         self._encoder: QueryEncoder | None = None
         if dtype != "float32":
-            self._encoder = self._query_thread.submit(QueryEncoder.open, self._model).result()
+            self._encoder = self._query_threads.submit(QueryEncoder.open, self._model).result()
         self._query_model = self._model
         if self.bfloat16 and self._model.device.type == "cpu" and self._encoder is None:
             self._query_model = copy.deepcopy(self._model).bfloat16()
         # Fast tokenizers refuse to be used by two threads at once ("Already borrowed").
         self._lock = Lock()
-        self._query = lru_cache(maxsize=_CACHED_QUERIES)(self._begin_query)
+        self._query = lru_cache(maxsize=_CACHED_QUERIES)(self._submit)
         self.dimension = len(self.encode_query("dimension"))
 
     def encode(self, texts: Sequence[str], *, progress: CountProgress | None = None) -> Vectors:
@@ -132,17 +133,17 @@ class SentenceTransformerEmbedder:
 
     def encode_query(self, text: str) -> Vectors:
         """Return the vector of a query; the latest ones are remembered."""
-        try:
-            return self._query(text).result()
-        except Exception:  # it may pass, so it is tried again, whatever is remembered
-            return self._begin_query(text).result()
+        return self.begin_query(text).result()
 
-    def prepare_query(self, text: str) -> None:
-        """Begin to embed a query in another thread."""
-        self._query(text)
+    def begin_query(self, text: str) -> "Future[Vectors]":
+        """Begin to embed a query in another thread; the latest ones are remembered."""
+        known = self._query(text)
+        if known.done() and known.exception() is not None:
+            return self._submit(text)  # what failed is not remembered: it may have passed
+        return known
 
-    def _begin_query(self, text: str) -> "Future[Vectors]":
-        return self._query_thread.submit(lambda: _read_only(self._run_query(text)))
+    def _submit(self, text: str) -> "Future[Vectors]":
+        return self._query_threads.submit(lambda: _read_only(self._run_query(text)))
 
     def _run_query(self, text: str) -> Vectors:
         if self._encoder and (short := self._encoder.encode(text)) is not None:
@@ -205,8 +206,11 @@ class UsemEmbedder:
         """Return the vector of a query; the latest ones are remembered."""
         return self._query(text)
 
-    def prepare_query(self, text: str) -> None:
-        """Do nothing: numpy would take its cores from the caller's work."""
+    def begin_query(self, text: str) -> "Future[Vectors]":
+        """Embed a query at once: beside the caller's work, numpy would take its cores from that."""
+        done: Future[Vectors] = Future()
+        done.set_result(self.encode_query(text))
+        return done
 
     def _encode_query(self, text: str) -> Vectors:
         return _read_only(self._run([text])[0])

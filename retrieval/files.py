@@ -55,10 +55,11 @@ def delimiter(path: Path, header: str) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary file in the same folder that replaces ``path`` if all goes well.
 
     The content is on the disk before the name changes hands, so that a crash leaves the old file.
+    Until then none but its owner can read it; ``mode`` is who can afterwards.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
@@ -66,7 +67,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         for synced in (temporary, path.parent):
             if synced == path.parent:
                 temporary.replace(path)

@@ -26,6 +26,8 @@ BoolArray = npt.NDArray[np.bool_]
 DESCRIPTION_LIMIT = 500
 """Characters of a description that are embedded and indexed; embedders cut off about there."""
 FIELDS = tuple(Product.model_fields)
+_FIELDS_SET = set(FIELDS)  # shared: nothing changes that of a frozen value
+_set = object.__setattr__
 PLAIN_SCHEMA = pa.schema(
     [
         pa.field("product_id", pa.large_string(), nullable=False),
@@ -110,20 +112,17 @@ def attributes_of(stored: str) -> dict[str, str]:
 def restored(*values: Any) -> Product:
     """Return the product of a stored row, given the values of `FIELDS`.
 
-    It was validated on its way in. Restoring it, as unpickling does, takes half the time of
-    validating it again.
+    It was validated on its way in. Restoring it, as unpickling does, takes a quarter of the time
+    of validating it again.
     """
     fields = dict(zip(FIELDS, values, strict=True))
     fields["attributes"] = MappingProxyType(attributes_of(fields["attributes"]))
     product = Product.__new__(Product)
-    product.__setstate__(
-        {
-            "__dict__": fields,
-            "__pydantic_fields_set__": set(FIELDS),
-            "__pydantic_extra__": None,
-            "__pydantic_private__": None,
-        }
-    )
+    # One by one, as `Product.__setstate__` does through pydantic's slower checks of names.
+    _set(product, "__dict__", fields)
+    _set(product, "__pydantic_fields_set__", _FIELDS_SET)
+    _set(product, "__pydantic_extra__", None)
+    _set(product, "__pydantic_private__", None)
     return product
 
 

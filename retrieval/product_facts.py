@@ -6,7 +6,9 @@ terciles of the prices in its own category. Where that holds too few prices, or 
 of the parent category decide, and at last those of the whole catalogue.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,13 @@ class CodedFact:
 
 
 class ProductFacts:
-    """The counted facts of one `ProductTable`; costs about a second for a million products."""
+    """The counted facts of one `ProductTable`; costs about a second for a million products.
+
+    Attributes:
+        relative_price: by row, price by the median price of the product's category; where that
+            holds too few prices those of the parent decide, and at last those of the whole
+            catalogue. NaN without a price, or where it is free.
+    """
 
     def __init__(self, table: ProductTable) -> None:
         # The table's own dictionary codes: going through `Product` would take minutes.
@@ -41,6 +49,7 @@ class ProductFacts:
         self.category = _coded(table.column("category"), _tidy_category)
         prices = table.column("price").to_numpy(zero_copy_only=False)
         self.band = CodedFact(_bands(prices, self.category), BANDS)
+        self.relative_price = _relative_prices(prices, self.category)
 
 
 def parent_category(name: str) -> str | None:
@@ -78,12 +87,25 @@ def _bands(prices: npt.NDArray[np.float64], category: CodedFact) -> IntArray:
     for groups in (category.codes, _parents(category), np.zeros(len(prices), np.int64)):
         pending = (bands < 0) & ~np.isnan(prices) & (groups >= 0)
         if pending.any():
-            low, high = _terciles(prices, groups)
+            low, high = _quantiles(prices, groups, (Fraction(1, 3), Fraction(2, 3)))
             # NaN for a group that cannot tell: the comparison leaves its products pending.
             spread = pending & (low[groups] < high[groups])
             price, group = prices[spread], groups[spread]
             bands[spread] = (price >= low[group]).astype(np.int64) + (price >= high[group])
     return bands
+
+
+def _relative_prices(
+    prices: npt.NDArray[np.float64], category: CodedFact
+) -> npt.NDArray[np.float64]:
+    sold = np.where(prices > 0, prices, np.nan)
+    relative = np.full(len(prices), np.nan)
+    for groups in (category.codes, _parents(category), np.zeros(len(prices), np.int64)):
+        pending = np.isnan(relative) & ~np.isnan(sold) & (groups >= 0)
+        if pending.any():
+            (usual,) = _quantiles(sold, groups, (Fraction(1, 2),))
+            relative[pending] = sold[pending] / usual[groups[pending]]
+    return relative
 
 
 def _parents(category: CodedFact) -> IntArray:
@@ -93,17 +115,19 @@ def _parents(category: CodedFact) -> IntArray:
     return np.array([*of, -1], np.int64)[category.codes]
 
 
-def _terciles(
-    prices: npt.NDArray[np.float64], groups: IntArray
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return for each group the prices at which its middle and its upper third begin."""
+def _quantiles(
+    prices: npt.NDArray[np.float64], groups: IntArray, parts: Sequence[Fraction]
+) -> list[npt.NDArray[np.float64]]:
+    """Return for each group the prices at which these parts of it end; NaN for too few prices."""
     rows = np.flatnonzero(~np.isnan(prices) & (groups >= 0))
     rows = rows[np.lexsort((prices[rows], groups[rows]))]
     sizes = np.bincount(groups[rows], minlength=int(groups.max()) + 1)
     starts = np.cumsum(sizes) - sizes
     enough = sizes >= _FEWEST_PRICES
-    low = np.full(len(sizes), np.nan)
-    high = np.full(len(sizes), np.nan)
-    low[enough] = prices[rows[starts[enough] + sizes[enough] // 3]]
-    high[enough] = prices[rows[starts[enough] + 2 * sizes[enough] // 3]]
-    return low, high
+    found = []
+    for part in parts:
+        quantile = np.full(len(sizes), np.nan)
+        places = starts[enough] + sizes[enough] * part.numerator // part.denominator
+        quantile[enough] = prices[rows[places]]
+        found.append(quantile)
+    return found

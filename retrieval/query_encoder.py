@@ -3,13 +3,13 @@
 A query is a handful of tokens, so that sentence-transformers spends its time on preparing weights
 and on Python, not on products of numbers. Here the weights of a BERT (Devlin et al. 2019, arXiv
 1810.04805), as most small sentence embedders are, lie packed for the processor in float16, all else
-is computed in float32, and the layers are a dozen calls each. Processor time of a query of eight
-tokens with MiniLM, caches cold, on a busy AMD EPYC: sentence-transformers in bfloat16 8.6 ms, its
-modules called directly 7.7 ms, with packed weights 5.8 ms, this 3.9 ms. Weights in int8 would take
-2.8 ms, but the cosine to the exact vector falls to 0.97.
+is computed in float32, and the whole is one program (`retrieval.bert_program`). Processor time of
+a query of eight tokens with MiniLM, caches cold, on a busy AMD EPYC: sentence-transformers in
+bfloat16 8.6 ms, its modules called directly 7.7 ms, with packed weights 5.8 ms, these steps one by
+one 3.9 ms. Weights in int8 would take 2.8 ms, but the cosine to the exact vector falls to 0.97.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,28 +31,20 @@ _AGREEMENT = 0.9999
 
 
 class QueryEncoder:
-    """The vectors of short texts. For one thread at a time; get it from `open`."""
+    """The vectors of short texts. Thread-safe; get it from `open`."""
 
     def __init__(self, model: Any) -> None:
         """Pack the weights of a model whose parts are those that `open` looks for."""
         from tokenizers import Tokenizer
 
-        transformer, pooling = model[0], model[1]
-        bert = transformer.auto_model
+        from retrieval.bert_program import compiled
+
         self._prompt = model.prompts.get("query") or ""
         # A tokenizer of its own: its limits must not reach the model's, nor threads meet in it.
         self._tokenizer: Any = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._mean = pooling.pooling_mode == "mean"
-        self._heads: int = bert.config.num_attention_heads
-        self._epsilon: float = bert.config.layer_norm_eps
-        table = bert.embeddings
-        self._words = table.word_embeddings.weight.detach()
-        kind = table.token_type_embeddings.weight[0]
-        self._places = (table.position_embeddings.weight + kind).detach()
-        self._norm = _norm(table.LayerNorm)
-        self._layers = [_pack_layer(layer) for layer in bert.encoder.layer]
+        self._program = compiled(model[0].auto_model, mean=model[1].pooling_mode == "mean")
 
     @classmethod
     def open(cls, model: "SentenceTransformer") -> "QueryEncoder | None":
@@ -77,68 +69,14 @@ class QueryEncoder:
     def encode(self, text: str) -> npt.NDArray[np.float32] | None:
         """Return the vector of a text, of any length; None if it has more than `LONGEST` tokens."""
         import torch
-        from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
         ids = self._tokenizer.encode(self._prompt + text).ids
-        count = len(ids)
-        if count > LONGEST:
+        if len(ids) > LONGEST:
             return None
-        linear = torch.ops.quantized.linear_dynamic_fp16.default
         with torch.inference_mode():
-            x = self._words[torch.tensor(ids)] + self._places[:count]
-            width = x.shape[1:]
-            x = layer_norm(x, width, *self._norm, self._epsilon)
-            for layer in self._layers:
-                joined = linear(x, layer.attend).view(count, 3, self._heads, -1)
-                query, key, value = joined.permute(1, 2, 0, 3).unbind()
-                seen = scaled_dot_product_attention(query, key, value)
-                seen = linear(seen.transpose(0, 1).reshape(count, -1), layer.join)
-                x = layer_norm(seen.add_(x), width, *layer.join_norm, self._epsilon)
-                wide = linear(gelu(linear(x, layer.widen)), layer.narrow)
-                x = layer_norm(wide.add_(x), width, *layer.norm, self._epsilon)
-            pooled = x.mean(0) if self._mean else x[0]
+            pooled = self._program(torch.tensor(ids))
         vector: npt.NDArray[np.float32] = pooled.numpy()
         return vector
-
-
-class _Layer(NamedTuple):
-    """One layer: packed weights, and (weight, bias) of its norms.
-
-    Attributes:
-        attend: to queries, keys and values at once.
-        join: the heads.
-    """
-
-    attend: Any
-    join: Any
-    join_norm: tuple[Any, Any]
-    widen: Any
-    narrow: Any
-    norm: tuple[Any, Any]
-
-
-def _pack_layer(layer: Any) -> _Layer:
-    attention, output = layer.attention.self, layer.attention.output
-    return _Layer(
-        attend=_pack(attention.query, attention.key, attention.value),
-        join=_pack(output.dense),
-        join_norm=_norm(output.LayerNorm),
-        widen=_pack(layer.intermediate.dense),
-        narrow=_pack(layer.output.dense),
-        norm=_norm(layer.output.LayerNorm),
-    )
-
-
-def _pack(*side_by_side: Any) -> Any:
-    import torch
-
-    weight = torch.cat([linear.weight.detach() for linear in side_by_side])
-    bias = torch.cat([linear.bias.detach() for linear in side_by_side])
-    return torch.ops.quantized.linear_prepack_fp16(weight, bias)
-
-
-def _norm(module: Any) -> tuple[Any, Any]:
-    return module.weight.detach(), module.bias.detach()
 
 
 def _is_bert(model: Any) -> bool:

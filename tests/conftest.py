@@ -21,6 +21,14 @@ from retrieval.catalogue import import_catalogue
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _configuration_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep keys that tests make out of the user's configuration folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
+        yield
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite-golden", action="store_true", help="accept the renderings as they are now"

@@ -1,6 +1,30 @@
 """A small shop that several tests look at."""
 
-from reranker.schema import Candidate, Product
+from typing import Any
+
+import pyarrow as pa
+
+from reranker.schema import BehaviourEvent, Candidate, Product
+from retrieval.behaviour import BehaviourStore
+
+SHOPPERS = (
+    *("7", "a,b,c,d,e", "alice", "anna", "ben", "bot", "buyer", "c", "c1", "cem", "dan", "day"),
+    *("first", "gallery", "human", "kiosk", "other", "reader", "session1", "twice", "u", "u1"),
+    *("u2", "u3", "user1", "用户", "CLIENT-9a9968ac-664b-42d7-9a9e-96f412b5ab49"),
+)
+"""The user ids in tests; a store does not tell them."""
+
+
+def stored(store: BehaviourStore, *fields: str, where: str = "true") -> list[tuple[Any, ...]]:
+    """Return the events of a store, with user ids as they were before they became pseudonyms."""
+    names = {"user_id": SHOPPERS, "hex": [store.pseudonym(name).hex for name in SHOPPERS]}
+    columns = ", ".join(f'"{name}"' for name in fields or BehaviourEvent.model_fields)
+    with store.reading() as connection:
+        connection.register("names", pa.table(names))
+        return connection.execute(
+            f"""SELECT {columns} FROM event LEFT JOIN names ON shopper = hex::UUID
+            WHERE {where} ORDER BY ALL"""
+        ).fetchall()
 
 
 def products() -> tuple[Product, ...]:

@@ -20,9 +20,9 @@ import pytest
 from reranker.errors import ConfigError, DataError
 from reranker.schema import BehaviourEvent, EventKind
 from retrieval.behaviour import FILE_NAME, BehaviourStore
-from retrieval.behaviour_import import ImportReport
-from retrieval.event_formats.reading import FIELDS
+from retrieval.behaviour.importing import ImportReport
 from retrieval.imports import RejectedRow
+from shop import stored
 
 NAMES = set(RejectedRow.model_fields)
 NOON = datetime(2025, 5, 1, 12, tzinfo=UTC)
@@ -83,25 +83,20 @@ def store(tmp_path: Path) -> Any:
         yield opened
 
 
-def table(store: BehaviourStore) -> list[tuple[Any, ...]]:
-    columns = ", ".join(f'"{field}"' for field in FIELDS)
-    return store._rows(f"SELECT {columns} FROM event ORDER BY ALL")
-
-
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_arrives_in_full(tmp_path: Path, store: BehaviourStore, name: str) -> None:
     rows = [
         event(
             query=None, session_id="s", request_id="r", position=3, dwell_ms=250,
-            quantity=1.5, value=9.99,
+            quantity=1.5, value=9.99, discount=0.5,
         ),
         event(user_id="用户", kind="search", product_id=None, query="oat, \"milk\"\n; 牛奶"),
     ]  # fmt: skip
     report = store.import_events([WRITERS[name](tmp_path / name, rows)])
     at = NOON.replace(tzinfo=None)
-    assert table(store) == [
-        ("u1", "click", at, "p1", None, "s", "r", 3, 250, 1.5, 9.99),
-        ("用户", "search", at, None, 'oat, "milk"\n; 牛奶', *[None] * 6),
+    assert stored(store) == [
+        ("u1", "click", at, "p1", None, "s", "r", 3, 250, 1.5, 9.99, 0.5),
+        ("用户", "search", at, None, 'oat, "milk"\n; 牛奶', *[None] * 7),
     ]
     told = report.model_copy(update={"findings": ()})
     assert told == ImportReport(
@@ -148,7 +143,7 @@ def test_parquet_times_of_all_types(
     columns = {"user_id": [7.0], "kind": ["view"], "at": times, "product_id": [9]}
     pq.write_table(pa.table(columns), file)
     report = store.import_events([file])
-    assert table(store)[0][:4] == ("7", "view", NOON.replace(tzinfo=None), "9")
+    assert stored(store)[0][:4] == ("7", "view", NOON.replace(tzinfo=None), "9")
     assert report.naive_times == naive
 
 
@@ -168,6 +163,8 @@ BAD = [
     ({"quantity": "0"}, "quantity", "not above 0"),
     ({"value": "free"}, "value", "not a number"),
     ({"value": "nan"}, "value", "not a number"),
+    ({"discount": "half"}, "discount", "not a number"),
+    ({"discount": "-1"}, "discount", "negative"),
 ]
 
 
@@ -175,7 +172,7 @@ BAD = [
 def test_each_bad_row_is_reported_and_kept(
     tmp_path: Path, store: BehaviourStore, name: str
 ) -> None:
-    blank = dict.fromkeys(("query", "position", "dwell_ms", "quantity", "value"), "")
+    blank = dict.fromkeys(("query", "position", "dwell_ms", "quantity", "value", "discount"), "")
     rows = [event(**blank), *(event(**{**blank, **bad}) for bad, _, _ in BAD)]
     file = WRITERS[name](tmp_path / name, rows)
     report = store.import_events([file])
@@ -188,7 +185,7 @@ def test_each_bad_row_is_reported_and_kept(
     for (bad, _, _), row in zip(BAD, kept, strict=True):
         data = json.loads(row.data or "")
         for name, value in bad.items():
-            assert data.get(name, "") == value.strip()
+            assert data.get(name, "") == ("" if name == "user_id" else value.strip())
 
 
 def test_records_that_do_not_parse_keep_the_row_numbers_right(
@@ -242,7 +239,7 @@ def test_a_path_is_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     with BehaviourStore(Path("store[1]")) as store:
         report = store.import_events([name])
         assert [(row.file, row.row) for row in report.rejected] == [(name, 2)]
-        assert [row[0] for row in table(store)] == ["u1"]
+        assert [row[0] for row in stored(store)] == ["u1"]
 
 
 @pytest.mark.parametrize(
@@ -469,14 +466,3 @@ def test_corrupt_foreign_and_outdated_stores(tmp_path: Path) -> None:
         connection.execute("UPDATE meta SET schema_version = '0'")
     with pytest.raises(DataError, match="schema version 0"):
         BehaviourStore(tmp_path, read_only=True)
-
-
-def test_keys_are_renewed_when_duckdb_hashes_otherwise(tmp_path: Path) -> None:
-    with BehaviourStore(tmp_path) as store:
-        store.import_events([write_csv(tmp_path / "a.csv", [event()])])
-    with duckdb.connect(tmp_path / FILE_NAME) as connection:
-        connection.execute("UPDATE event SET user_key = 1; UPDATE meta SET key_probe = 1")
-    with pytest.raises(DataError, match="another hash"):
-        BehaviourStore(tmp_path, read_only=True)
-    with BehaviourStore(tmp_path) as store:
-        assert len(store.history("u1", LATER, limit=9)) == 1

@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 
-from eval.compare import bootstrap, compare, holm, minimum_detectable, permutation_test
-from eval.estimates import Estimate, RefusedEstimate, interval, mean, ratio
+from eval.statistics.comparison import (
+    bootstrap,
+    compare,
+    holm,
+    minimum_detectable,
+    permutation_test,
+)
+from eval.statistics.estimates import Estimate, RefusedEstimate, interval, mean, ratio
 from reranker.errors import ConfigError, DataError
 
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from eval.benchmarks.estimators import measure_estimators, scenarios
-from eval.counterfactual import evaluate_policy
-from eval.estimates import RefusedEstimate
-from eval.logs import Impression, LoggedLists, ShownItem
-from eval.reward_model import RewardModel, fit
-from eval.simulate import ShopDesign, SimulatedShop
-from eval.target_policy import TargetPolicy
+from eval.counterfactual.estimators import evaluate_policy
+from eval.counterfactual.reward_model import RewardModel, fit
+from eval.counterfactual.target_policy import TargetPolicy
+from eval.logs import LoggedLists
+from eval.simulation import ShopDesign, SimulatedShop
+from eval.statistics.estimates import RefusedEstimate
 from reranker.errors import ConfigError, DataError
 from reranker.models.package_source import unpack_package
 from reranker.models.weights import cache_folder
+from reranker.schema import Impression, ShownItem
 
 ACTIONS, PLACES, ROUNDS = 7, 3, 1000
 

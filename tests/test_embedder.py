@@ -14,7 +14,7 @@ import pytest
 from reranker.errors import ConfigError, DataError, IndexMismatchError
 from reranker.models.stored_folder import MANIFEST
 from reranker.models.weights import resolve
-from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder
+from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder, Vectors
 from retrieval.embedding_cache import EmbeddingCache
 from retrieval.query_encoder import LONGEST, QueryEncoder
 
@@ -87,7 +87,7 @@ def test_queries_take_one_core_and_all_else_keeps_its_own(folder: Path) -> None:
     try:
         minilm = SentenceTransformerEmbedder(folder)
         minilm.encode_query("tea")
-        assert minilm._query_thread.submit(torch.get_num_threads).result() == 1
+        assert minilm._query_threads.submit(torch.get_num_threads).result() == 1
         assert threads() == [3, 3]
     finally:
         torch.set_num_threads(before)
@@ -147,15 +147,40 @@ def test_a_model_that_computes_otherwise_takes_the_long_way(bert: Any) -> None:
     assert QueryEncoder.open(bert) is None
 
 
-def test_a_prepared_query_is_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_that_was_begun_is_computed_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     minilm = SentenceTransformerEmbedder(folder)
     asked: list[str] = []
     run = minilm._run_query
     monkeypatch.setattr(minilm, "_run_query", lambda text: (asked.append(text), run(text))[1])
-    minilm.prepare_query("green tea")
+    assert not minilm.begin_query("green tea").cancelled()
     vector = minilm.encode_query("green tea")
     assert vector @ minilm.encode(["green tea"])[0] > 0.999
     assert asked == ["green tea"]
+
+
+def test_a_query_that_failed_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minilm = SentenceTransformerEmbedder(folder)
+    run = minilm._run_query
+    failures = iter([MemoryError("for the moment")])
+
+    def fail_once(text: str) -> Vectors:
+        for failure in failures:
+            raise failure
+        return run(text)
+
+    monkeypatch.setattr(minilm, "_run_query", fail_once)
+    with pytest.raises(MemoryError):
+        minilm.begin_query("green tea").result()
+    assert np.linalg.norm(minilm.encode_query("green tea")) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_query_runs_without_the_interpreter(minilm: SentenceTransformerEmbedder) -> None:
+    import torch
+
+    assert minilm._encoder is not None
+    assert isinstance(minilm._encoder._program, torch.jit.ScriptModule)
 
 
 def test_equal_texts_are_computed_once(embedder: Embedder) -> None:

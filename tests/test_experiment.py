@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from eval.estimates import RefusedEstimate
-from eval.experiment import anytime_factor, check_split, read_experiment
+from eval.statistics.estimates import RefusedEstimate
+from eval.statistics.experiment import anytime_factor, check_split, read_experiment
 from reranker.errors import ConfigError, DataError
 
 

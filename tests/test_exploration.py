@@ -3,7 +3,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from eval.exploration import (
+from eval.logs.exploration import (
     all_propensities,
     explore,
     item_position_propensities,

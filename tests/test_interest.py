@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -16,6 +16,7 @@ from reranker.schema import (
 from reranker.settings import FusionSettings
 
 AT = datetime(2026, 3, 5, tzinfo=UTC)
+DAY = timedelta(days=1)
 PROFILE = UserProfile(
     user_id="shopper-1",
     as_of=AT,
@@ -26,7 +27,7 @@ PROFILE = UserProfile(
     ),
     recent_items=(RecentItem(product_id="2", title="Mug", kind=EventKind.CLICK, at=AT),),
     repeat_purchases=(
-        RepeatPurchase(product_id="1", title="Tea", count=3, last_at=AT, interval_days=7),
+        RepeatPurchase(product_id="1", title="Tea", count=3, last_at=AT - 8 * DAY, interval_days=7),
     ),
     event_count=9,
     summary="",
@@ -44,7 +45,7 @@ def test_nothing_known_is_no_interest() -> None:
 @pytest.mark.parametrize(
     ("fields", "value", "fact"),
     [
-        ({"product_id": "1"}, 0.9 * 3 / 4, "bought 3 times"),
+        ({"product_id": "1"}, 0.9 * 3 / 4, "bought 3 times, due again"),
         ({"product_id": "2"}, 0.5, "lately: click"),
         ({"product_id": "9", "brand": "TARN"}, 0.1, "brand Tarn"),
         ({"product_id": "9", "category": "food > tea > green"}, 0.2, "category Food > Tea"),
@@ -58,7 +59,35 @@ def test_each_signal(fields: dict[str, object], value: float, fact: str) -> None
 def test_signals_join_by_a_noisy_or() -> None:
     value, facts = of(product_id="1", brand="Tarn")
     assert value == pytest.approx(1 - (1 - 0.675) * (1 - 0.1))
-    assert facts == ("bought 3 times", "brand Tarn")
+    assert facts == ("bought 3 times, due again", "brand Tarn")
+
+
+@pytest.mark.parametrize(
+    ("days", "changes", "share"),
+    [
+        (2, {}, 0.8),
+        (8, {}, 1.0),
+        (22, {}, 0.4),
+        (22, {"count": 2}, 1.0),
+        (22, {"interval_days": None}, 1.0),
+    ],
+)
+def test_a_rhythm_tells_when(days: int, changes: dict[str, object], share: float) -> None:
+    repeat = PROFILE.repeat_purchases[0].model_copy(update={"last_at": AT - days * DAY, **changes})
+    profile = PROFILE.model_copy(update={"repeat_purchases": (repeat,)})
+    value, _ = Interest(profile).of(Product(product_id="1", title="x"))
+    assert value == pytest.approx(share * 0.9 * repeat.count / (repeat.count + 1))
+    untimed = profile.model_copy(update={"timed": False})
+    value, _ = Interest(untimed).of(Product(product_id="1", title="x"))
+    assert value == pytest.approx(0.9 * repeat.count / (repeat.count + 1))
+
+
+def test_what_was_sent_back_is_of_no_interest() -> None:
+    returned = RecentItem(product_id="9", title="Mug", kind=EventKind.RETURN, at=AT)
+    profile = PROFILE.model_copy(update={"returned_items": (returned,)})
+    product = Product(product_id="9", title="x", brand="Tarn")
+    assert Interest(profile).of(product) == (0.0, ("sent back",))
+    assert Interest(PROFILE).of(product)[0] > 0
 
 
 def test_the_window_takes_what_is_bought_again_before_what_is_merely_recalled() -> None:

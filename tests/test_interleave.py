@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.interleave import InterleavedList, preference, team_draft
+from eval.statistics.interleaving import InterleavedList, preference, team_draft
 from reranker.errors import DataError
 
 rankings = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8)

@@ -3,17 +3,19 @@ import math
 import numpy as np
 import pytest
 
-from eval.list_measures import (
+from eval.logs import LoggedLists
+from eval.measures.lists import (
     catalogue_coverage,
     click_through,
     conversion,
     diversity,
     exposure,
+    group_diversity,
     popularity_lift,
 )
-from eval.logs import Impression, LoggedLists, ShownItem
-from eval.score_measures import calibration_error, measure_scores
+from eval.measures.scores import calibration_error, measure_scores
 from reranker.errors import DataError
+from reranker.schema import Impression, ShownItem
 
 
 @pytest.fixture
@@ -79,6 +81,20 @@ def test_diversity() -> None:
     assert found.excluded == 1
     with pytest.raises(DataError, match="'z' has no vector"):
         diversity([["a", "z"], ["a", "b"]], one_hot, 2, ["u", "v"])
+
+
+def test_diversity_of_groups_is_that_of_one_hot_vectors() -> None:
+    rng = np.random.default_rng(4)
+    groups = {f"p{n}": f"g{rng.integers(4)}" for n in range(30)}
+    one_hot = {p: np.eye(4)[int(group[1:])] for p, group in groups.items()}
+    lists = [[str(p) for p in rng.permutation(sorted(groups))[:8]] for _ in range(50)]
+    shoppers = [f"u{n % 9}" for n in range(50)]
+    ours = group_diversity(lists, groups, 5, shoppers)
+    theirs = diversity(lists, one_hot, 5, shoppers)
+    assert ours.value == pytest.approx(theirs.value)
+    assert ours.low == pytest.approx(theirs.low)
+    alone = group_diversity([["p0", "?"], ["p0", "p1"], ["p2", "p3"]], groups, 5, ["u", "v", "w"])
+    assert (alone.n, alone.excluded) == (2, 1)
 
 
 def test_interest_scores_against_scikit_learn() -> None:

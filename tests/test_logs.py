@@ -7,15 +7,13 @@ import pytest
 from pydantic import ValidationError
 
 from eval.logs import (
-    Impression,
     LoggedLists,
-    ShownItem,
     join_outcomes,
     read_impressions,
     write_impressions,
 )
 from reranker.errors import DataError
-from reranker.schema import BehaviourEvent, EventKind
+from reranker.schema import BehaviourEvent, EventKind, Impression, ShownItem
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 LOG = (

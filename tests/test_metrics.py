@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from eval.metrics import measure_cases, order_by_score, parse_measures
+from eval.measures.rankings import measure_cases, order_by_score, parse_measures
 from reranker.errors import ConfigError, DataError
 
 MEASURES = ("nDCG@10", "nDCG@3", "RR", "RR@10", "P@5", "R@5", "AP", "Success@3", "HitRate@3")

@@ -68,7 +68,7 @@ def test_what_happened_later_is_not_known(shelf: Reranker) -> None:
     result = shelf.search(SearchRequest(query="laptop", user_id="B", at=before))
     assert not result.personalised
     assert shelf.profile("B", before) is None
-    assert "bought: laptop 14 inch" in shelf.profile("B", AT).summary.casefold()
+    assert "bought lately: laptop 14 inch" in shelf.profile("B", AT).summary.casefold()
 
 
 def test_without_a_query_it_recommends(shelf: Reranker) -> None:

@@ -1,19 +1,20 @@
 import numpy as np
 import pytest
 
-from eval.click_cells import Sessions
-from eval.estimates import RefusedEstimate
-from eval.logs import Impression, LoggedLists, ShownItem
-from eval.open_bandit import fetch_open_bandit, read_open_bandit
-from eval.position_bias import (
+from eval.logs import LoggedLists
+from eval.logs.open_bandit import fetch_open_bandit, read_open_bandit
+from eval.position_bias.click_cells import Sessions
+from eval.position_bias.curves import (
     PositionBias,
     cascade_em,
     intervention_harvesting,
     position_based_em,
 )
-from eval.simulate import ShopDesign, SimulatedShop
+from eval.simulation import ShopDesign, SimulatedShop
+from eval.statistics.estimates import RefusedEstimate
 from reranker.errors import DataError
 from reranker.models.weights import cache_folder
+from reranker.schema import Impression, ShownItem
 
 EXAMINATION = tuple(1 / (1 + 0.35 * place) for place in range(10))
 DESIGN = ShopDesign(candidates=12, queries=20, tastes=4, examination=EXAMINATION)

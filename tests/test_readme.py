@@ -14,7 +14,7 @@ from reranker.cli.app import app
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-GROUPS = {"catalogue", "behaviour", "index", "llm", "benchmark"}
+GROUPS = {"catalogue", "behaviour", "privacy", "index", "llm", "benchmark"}
 
 
 def blocks(language: str) -> list[str]:

@@ -5,8 +5,8 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from eval.benchmarks.estimators import EstimatorBenchmark
-from eval.position_bias import position_based_em
-from eval.simulate import ShopDesign, SimulatedShop
+from eval.position_bias.curves import position_based_em
+from eval.simulation import ShopDesign, SimulatedShop
 from reranker.cli.benchmarks.estimators import estimators, show
 from reranker.cli.output import console
 from reranker.errors import ConfigError

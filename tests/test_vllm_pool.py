@@ -5,8 +5,8 @@ import gc
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from threading import Lock
 from typing import Any
 
@@ -24,6 +24,7 @@ from reranker.models.vllm.answers import (
 )
 from reranker.models.vllm.http import LoopClients, Refused, _verification, base_url
 from reranker.models.vllm.pool import RealCall, ServerPool
+from reranker.models.vllm.server import Server
 from reranker.settings import ServerSettings
 
 ASK = RealCall(path="/ask", body={"small": True})
@@ -51,6 +52,14 @@ def value(answer: Any) -> int:
 
 async def ask(pool: ServerPool, seconds: float = 10.0, affinity: str | None = None) -> int:
     return await pool.call("/ask", {"question": 1}, value, seconds=seconds, affinity=affinity)
+
+
+@asynccontextmanager
+async def _busy(server: Server) -> AsyncIterator[None]:
+    """Have one call under way at a server."""
+    assert await server.admission.enter(60)
+    yield
+    server.admission.leave()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -178,7 +187,7 @@ def test_the_least_loaded_server_is_asked(start: Any) -> None:
             assert [server.load for server in pool.servers] == [3, 3]
             group.cancel_scope.cancel()
         second.mode = "well"
-        with pool.servers[0].call():
+        async with _busy(pool.servers[0]):
             for _ in range(10):
                 await ask(pool)
         assert first.asked["/ask"] == 3
@@ -299,11 +308,12 @@ def test_what_is_left_over_is_no_time_to_ask_another_server(start: Any) -> None:
     pool = pool_of(hangs, good, failures=1, timeout_s=60)
 
     async def scenario() -> None:
-        with pool.servers[0].call():
+        async with _busy(pool.servers[0]):
             assert await ask(pool) == 1
         pool._usual_s = 9.0  # as after a long answer: the first server asked gets all the time
-        with pool.servers[1].call(), pytest.raises(ModelTimeout):
-            await ask(pool, seconds=0.5)
+        async with _busy(pool.servers[1]):
+            with pytest.raises(ModelTimeout):
+                await ask(pool, seconds=0.5)
         await anyio.sleep(0.2)
         assert hangs.asked["/ask"] == 1
         assert good.asked["/ask"] == 1

@@ -24,7 +24,7 @@ from reranker.errors import ConfigError, DataError
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.vllm import guard, launch
 from reranker.models.vllm.client import VLLMModel
-from reranker.models.vllm.launch import Machine, ServeOptions, command, environment
+from reranker.models.vllm.launch import Machine, ServeOptions, command, environment, niceness
 from reranker.models.vllm.pool import RealCall, ServerPool
 from reranker.models.vllm.process import RunningServer, reachable_url
 from reranker.settings import ModelSettings, ServerSettings
@@ -392,3 +392,13 @@ def test_a_running_server_knows_its_processes(vllm_server: RunningServer) -> Non
     assert len(vllm_server.pids) >= 2
     assert vllm_server.last_lines
     assert vllm_server.settings(timeout_s=3).urls == (vllm_server.url,)
+
+
+def test_on_a_processor_the_server_gives_way_to_who_asks_it() -> None:
+    assert niceness(GPU) == 0
+    script = [sys.executable, "-c", "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"]
+    guarded_script = [sys.executable, guard.__file__, str(niceness(CPU)), *script]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(guarded_script, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        assert int(process.stdout.read()) > os.getpriority(os.PRIO_PROCESS, 0)

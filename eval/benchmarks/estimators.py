@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.counterfactual import Estimator, evaluate_policy
-from eval.estimates import Estimate, RefusedEstimate
+from eval.counterfactual.estimators import Estimator, evaluate_policy
+from eval.counterfactual.reward_model import fit
 from eval.logs import LoggedLists
-from eval.open_bandit import fetch_open_bandit, read_open_bandit
-from eval.position_bias import (
+from eval.logs.open_bandit import fetch_open_bandit, read_open_bandit
+from eval.position_bias.curves import (
     PositionBias,
     cascade_em,
     intervention_harvesting,
     position_based_em,
 )
-from eval.reward_model import fit
-from eval.simulate import Policy, ShopDesign, SimulatedShop
+from eval.simulation import Policy, ShopDesign, SimulatedShop
+from eval.statistics.estimates import Estimate, RefusedEstimate
 from reranker.ports import Progress, no_progress
 from reranker.schema import Value
 

@@ -139,7 +139,8 @@ async def fault_run(
 
     Args:
         shelf: over the server that fails.
-        requests: taken in turn; each has the same deadline.
+        requests: taken in turn; each has the same deadline. The first are searched by a process
+            that has done nothing yet, and have a phase of their own.
         faults: each begins, lasts, and is mended; the mending, and the time after it until the
             model answers again, are a phase of their own. A search belongs to the phase in which
             it began.
@@ -150,10 +151,13 @@ async def fault_run(
     load = _Load(shelf, requests)
     deadline_ms = float(requests[0].deadline_ms or 0)
     stages = 1 + 2 * len(faults)
-    load.turn_page("healthy")
     async with anyio.create_task_group() as group:
+        load.turn_page("start")
         for _ in range(concurrency):
             group.start_soon(load.search_until_stopped)
+        progress("start", 0, stages)
+        await anyio.sleep(seconds)
+        load.turn_page("healthy")
         progress("healthy", 0, stages)
         await anyio.sleep(seconds)
         for number, fault in enumerate(faults):

@@ -40,9 +40,13 @@ class Rate(Value):
 
     Attributes:
         concurrency: lists under way at a time.
-        complete: lists that came back as a whole order that the model made.
+        complete: lists that came back as a whole order; with ``named``, cut to those that the model
+            itself ordered.
         seconds: wall-clock time of all of them.
         errors: what a peer raised, by class.
+        named: mean share of a list that the model's reply named, where a peer fills up whatever the
+            model left out, and that can be seen.
+        reply_tokens: mean length of these replies.
     """
 
     name: str
@@ -51,11 +55,18 @@ class Rate(Value):
     complete: int
     seconds: float
     errors: Mapping[str, int] = Field(default_factory=dict)
+    named: float | None = None
+    reply_tokens: float | None = None
 
     @property
     def per_second(self) -> float:
         """Lists ranked a second, whatever became of them."""
         return self.lists / self.seconds
+
+    @property
+    def complete_per_second(self) -> float:
+        """Lists a second that the model ordered as a whole."""
+        return self.complete / self.seconds
 
 
 class PrefixCache(Value):
@@ -232,6 +243,10 @@ async def _peer(
         order is not None and sorted(order) == list(range(len(entry.candidates)))
         for order, entry in zip(answer["orders"], lists, strict=True)
     )
+    replies = answer["replies"]
+    size = len(lists[0].candidates)
+    if replies:
+        complete = min(complete, sum(reply["named"] == size for reply in replies))
     return Rate(
         name=name,
         concurrency=concurrency,
@@ -239,6 +254,8 @@ async def _peer(
         complete=complete,
         seconds=answer["seconds"],
         errors=answer["errors"],
+        named=float(np.mean([reply["named"] / size for reply in replies])) if replies else None,
+        reply_tokens=float(np.mean([reply["tokens"] for reply in replies])) if replies else None,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from eval.benchmarks.profiles import product_name, user_name
+from eval.benchmarks.profiles import PRIVACY, product_name, user_name
 from eval.benchmarks.recall import Latency, spread
 from reranker.pipeline import Reranker
 from reranker.ports import Progress, no_progress
@@ -88,7 +88,7 @@ def search_overhead(
     table = _catalogue(store, real, products, progress)
     _fill_cache(store, table, real, embedder, progress)
     build_index(store, table, embedder, settings, progress=progress)
-    with BehaviourStore(store, read_only=True) as behaviour:
+    with BehaviourStore(store, read_only=True, privacy=PRIVACY) as behaviour:
         events = behaviour.count()
     with open_shop(store) as shelf:
         users = np.random.default_rng(1).integers(0, shoppers, len(queries))

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from reranker.ports import Progress, no_progress
 from reranker.schema import Product, Value
-from reranker.settings import ProfileSettings
+from reranker.settings import PrivacySettings, ProfileSettings
 from retrieval.behaviour import FILE_NAME, BehaviourStore
-from retrieval.behaviour_sql import COLUMNS
 from retrieval.product_table import ProductTable
 from retrieval.profiles import DuckDBProfileStore
 
+PRIVACY = PrivacySettings(key=SecretStr("of the generated shoppers"))
+"""The key of the store that is built here: of nobody who lives."""
 _YEAR_END = datetime(2026, 1, 1, tzinfo=UTC)
 _STEPS = 6
 _SHARES = (
@@ -105,7 +106,7 @@ def benchmark_profiles(
     bare_seconds, bare_cpu = _bare_insert(folder / "bare.duckdb", source)
     progress("importing", 3, _STEPS)
     _remove(folder / FILE_NAME)
-    with BehaviourStore(folder) as store:
+    with BehaviourStore(folder, privacy=PRIVACY) as store:
         wall, cpu = time.perf_counter(), time.process_time()
         store.import_events([source])
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -198,7 +199,7 @@ def _bare_insert(path: Path, source: Path) -> tuple[float, float]:
     """Return the wall and processor seconds of an insert without order, checks or keys."""
     _remove(path)
     with duckdb.connect(path, config={"memory_limit": "1GB"}) as connection:
-        query = f"SELECT {COLUMNS} FROM read_parquet('{source}')"
+        query = f"FROM read_parquet('{source}')"
         connection.execute(f"CREATE TABLE event AS {query} LIMIT 0")
         wall, cpu = time.perf_counter(), time.process_time()
         connection.execute(f"INSERT INTO event {query}")

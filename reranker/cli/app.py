@@ -5,7 +5,20 @@ import sys
 
 import typer
 
-from reranker.cli import config, demo, events, llm, search, store
+from reranker.cli import (
+    adapter,
+    config,
+    demo,
+    evaluate,
+    events,
+    labels,
+    llm,
+    privacy,
+    profiles,
+    search,
+    store,
+    tune,
+)
 from reranker.cli.benchmarks import benchmark
 from reranker.cli.output import errors, plain
 from reranker.errors import (
@@ -36,12 +49,17 @@ app = typer.Typer(
 )
 app.add_typer(store.catalogue, name="catalogue")
 app.add_typer(events.behaviour, name="behaviour")
+app.add_typer(labels.labels, name="labels")
+app.add_typer(privacy.privacy, name="privacy")
 app.add_typer(store.index, name="index")
 app.add_typer(llm.llm, name="llm")
-app.command("profile")(search.profile)
+app.command("profile")(profiles.profile)
 app.command("search")(search.search)
 app.command("demo")(demo.demo)
 app.command("config")(config.config)
+app.command("tune")(tune.tune)
+app.add_typer(adapter.adapter, name="adapter")
+app.add_typer(evaluate.evaluate, name="evaluate")
 app.add_typer(benchmark, name="benchmark")
 
 

@@ -19,7 +19,7 @@ from reranker.cli.options import (
 from reranker.cli.output import console, plain, print_json, progress_bars
 
 if TYPE_CHECKING:
-    from retrieval.behaviour_import import ImportReport
+    from retrieval.behaviour.importing import ImportReport
 
 behaviour = typer.Typer(help="What shoppers did.", no_args_is_help=True, rich_markup_mode=None)
 

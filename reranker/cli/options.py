@@ -1,5 +1,6 @@
 """Options that many commands share, and the settings that they add up to."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from reranker.errors import ConfigError
 
 if TYPE_CHECKING:
+    from reranker.schema import Language
     from reranker.settings import Settings
 
 StoreOption = Annotated[
@@ -23,6 +25,15 @@ SetOption = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="Override a setting; may be repeated."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+AtOption = Annotated[
+    datetime | None,
+    typer.Option(
+        "--at",
+        "--as-of",
+        formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
+        help="The moment to look from: later events do not exist. [default: now]",
+    ),
+]
 MapOption = Annotated[
     list[str] | None,
     typer.Option("--map", metavar="FIELD=COLUMN", help="Take a field from this column."),
@@ -68,3 +79,23 @@ def load_settings(config: Path | None, store: Path | None, sets: list[str] | Non
     from reranker.settings import Settings
 
     return Settings.load(config, arguments(store, sets))
+
+
+def moment(at: datetime | None) -> datetime:
+    """Return the moment that is meant: without a zone in UTC, without any now."""
+    if at is None:
+        return datetime.now(UTC)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def language_named(name: str) -> "Language":
+    """Return a language of prompts.
+
+    Raises:
+        ConfigError: there is no such one.
+    """
+    if name == "en":
+        return "en"
+    if name == "zh":
+        return "zh"
+    raise ConfigError(f"--language {name}: must be en or zh")

@@ -1,66 +1,29 @@
-"""`shelfwise search` and `shelfwise profile`."""
+"""`shelfwise search`."""
 
-from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reranker.cli.options import (
+    AtOption,
     ConfigOption,
     JsonOption,
     SetOption,
     StoreOption,
     load_settings,
+    moment,
 )
 from reranker.cli.output import console, plain, print_json, progress_bars
 from reranker.cli.views import show_profile, show_result
-from reranker.errors import ConfigError, DataError
+from reranker.errors import ConfigError
 
 if TYPE_CHECKING:
-    from reranker.schema import Language, RerankResult, SearchRequest, UserProfile
+    from reranker.schema import RerankResult, SearchRequest, UserProfile
     from reranker.settings import Settings
 
-AtOption = Annotated[
-    datetime | None,
-    typer.Option(
-        "--at",
-        formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
-        help="The moment to look from: later events do not exist. [default: now]",
-    ),
-]
 UserOption = Annotated[
     str | None, typer.Option("--user", "-u", help="Shopper; without it, anonymous.")
 ]
-
-
-def profile(
-    user: Annotated[str, typer.Argument(help="The shopper's id.")],
-    at: AtOption = None,
-    language: Annotated[str, typer.Option("--language", help="en or zh.")] = "en",
-    store: StoreOption = None,
-    config: ConfigOption = None,
-    sets: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what is known of a shopper, and the text of it that the model reads."""
-    from reranker.wiring import open_profiles
-
-    settings = load_settings(config, store, sets)
-    moment = _moment(at)
-    with ExitStack() as resources:
-        with progress_bars() as report:
-            profiles = open_profiles(settings, resources, progress=report)
-        if profiles is None:
-            remedy = "run shelfwise behaviour import"
-            raise DataError(f"{settings.store.path} holds no behaviour: {remedy}")
-        found = profiles.profile(user, moment, _language(language))
-    if found is None:
-        raise DataError(f"user {user!r} has no event before {moment.isoformat()}")
-    if as_json:
-        print_json(found)
-    else:
-        show_profile(found)
 
 
 def search(
@@ -94,7 +57,7 @@ def search(
         query=query,
         user_id=user,
         k=k,
-        at=_moment(at),
+        at=moment(at),
         language=language,
         filters={
             "categories": tuple(category or ()),
@@ -144,17 +107,3 @@ def _request(**fields: object) -> "SearchRequest":
             for problem in error.errors()
         ]
         raise ConfigError("\n".join(lines)) from None
-
-
-def _moment(at: datetime | None) -> datetime:
-    if at is None:
-        return datetime.now(UTC)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def _language(name: str) -> "Language":
-    if name == "en":
-        return "en"
-    if name == "zh":
-        return "zh"
-    raise ConfigError(f"--language {name}: must be en or zh")

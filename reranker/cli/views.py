@@ -8,6 +8,8 @@ from rich.table import Table
 from reranker.cli.output import console, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reranker.schema import RankedItem, RerankResult, UserProfile
 
 
@@ -27,8 +29,26 @@ def show_profile(profile: "UserProfile") -> None:
         console.print(table)
     for repeat in profile.repeat_purchases[:5]:
         rhythm = f", every {repeat.interval_days:.0f} days" if repeat.interval_days else ""
-        console.print(f"bought {repeat.count} times{rhythm}: {plain(repeat.title)}")
+        due = ", due again" if profile.timed and repeat.is_due(profile.as_of) else ""
+        console.print(f"bought {repeat.count} times{rhythm}{due}: {plain(repeat.title)}")
+    for fact in _further_facts(profile):
+        console.print(plain(fact))
     console.print()
+
+
+def _further_facts(profile: "UserProfile") -> "Iterator[str]":
+    if (price := profile.price) is not None:
+        yield f"pays {price.relative:.0%} of the usual price ({price.evidence} purchases)"
+    if (use := profile.promotions) is not None:
+        yield f"{use.discounted} of {use.purchases} purchases at a discount"
+    for item in profile.returned_items[:5]:
+        yield f"sent back: {item.title}"
+    if (session := profile.session) is not None:
+        searched = f", searched for {', '.join(session.queries)}" if session.queries else ""
+        yield (
+            f"in the shop since {session.started_at.astimezone(UTC):%H:%M} UTC: "
+            f"{len(session.items)} products{searched}"
+        )
 
 
 def show_result(result: "RerankResult", *, k: int, explain: bool) -> None:

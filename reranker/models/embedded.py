@@ -11,8 +11,20 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from reranker.errors import ModelTimeout, ModelUnavailable, OutputError
+from reranker.models.adapter import (
+    AdapterCard,
+    BaseModelCard,
+    check_base,
+    check_prompt,
+    check_use,
+    find_adapter,
+    read_card,
+    readout_answers,
+)
 from reranker.models.asking import check_length, describe, slot_scores
 from reranker.models.conversion import quiet_transformers
+from reranker.models.loading import context_length, load_causal_model
+from reranker.models.merging import merge, weights_fingerprint
 from reranker.models.rendering import PromptRenderer, load_tokenizer
 from reranker.models.tokenizing import HFTokenizer
 from reranker.models.weights import resolve
@@ -21,10 +33,8 @@ from reranker.schema import Prompt, SlotScores
 from reranker.settings import ModelSettings
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
-_OTHER_CONTEXT = 4096
 _T = TypeVar("_T")
 
 
@@ -40,21 +50,23 @@ class EmbeddedModel:
 
         Args:
             folder: with config.json, safetensors and tokenizer.
-            settings: number type, threads and kept prefixes.
+            settings: number type, threads, kept prefixes, and the adapter that is merged into it.
             name: what results call the model; None takes the settings' name.
 
         Raises:
-            ConfigError: it is no instruction-tuned model.
+            ConfigError: it is no instruction-tuned model, or the adapter was made for another one.
+            DataError: the adapter's files are damaged.
             ModelUnavailable: its files are missing or damaged, or memory does not suffice.
         """
         self._name = name or settings.name
         with quiet_transformers():
             tokenizer = load_tokenizer(folder)
             self._renderer = PromptRenderer(tokenizer, name=self._name)
-            model = _load_model(folder, settings.dtype)
+            model = load_causal_model(folder, settings.dtype)
         self._tokenizer = HFTokenizer(folder)
-        length = _context_length(model)
+        length = context_length(model)
         self._spec = describe(self._renderer, name=self._name, context_length=length)
+        self._card = self._adapt(model, settings.adapter) if settings.adapter else None
         self._end_ids = _end_ids(model, self._renderer)
         self._scorer: Any = _scorer(model, settings.prefix_cache)
         self._worker = ThreadPoolExecutor(
@@ -183,6 +195,9 @@ class EmbeddedModel:
         prompts: Sequence[Prompt],
         scope: str | None,
     ) -> tuple[SlotScores, ...]:
+        if self._card is not None:
+            for prompt in prompts:
+                check_prompt(self._card, prompt)
         rendered = [self._renderer.render(prompt) for prompt in prompts]
         check_length(self._spec, rendered)
         rows = scorer.score(rendered, stopped, scope=scope)
@@ -207,59 +222,26 @@ class EmbeddedModel:
         ]
         return tuple(map(self._renderer.decode, written))
 
+    def _adapt(self, model: "PreTrainedModel", adapter: str) -> AdapterCard:
+        """Merge an adapter into the weights, and offer only what it was tuned for."""
+        folder = find_adapter(adapter)
+        card = read_card(folder)
+        fingerprint = weights_fingerprint(model.named_parameters())
+        check_base(card, BaseModelCard(name=self._name, fingerprint=fingerprint))
+        check_use(card, readout_answers(self._renderer, self._spec))
+        merge(model, folder)
+        only = {"adapter": card.identity, "readouts": frozenset({card.readout})}
+        self._spec = self._spec.model_copy(update=only)
+        return card
+
     def _closed(self) -> ModelUnavailable:
         return ModelUnavailable(f"{self._name}: the model is closed")
-
-
-def _load_model(folder: Path, dtype: str) -> "PreTrainedModel":
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loader: Any = AutoModelForCausalLM
-    try:
-        model, report = loader.from_pretrained(
-            str(folder),
-            dtype=_number_type(dtype, device),
-            attn_implementation="sdpa",
-            local_files_only=True,
-            output_loading_info=True,
-        )
-        model = model.to(device).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        message = f"{folder}: the model cannot be loaded: {error}"
-        raise ModelUnavailable(message) from error
-    # transformers fills weights that a file lacks with random numbers, and only warns.
-    if missing := sorted(report["missing_keys"]):
-        message = f"{folder}: {len(missing)} weights are missing, such as {missing[0]}"
-        raise ModelUnavailable(message)
-    loaded: PreTrainedModel = model
-    return loaded
-
-
-def _number_type(dtype: str, device: "torch.device") -> "torch.dtype":
-    import torch
-
-    if dtype != "auto":
-        return torch.float32 if dtype == "float32" else torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    # Private names, as torch has no public ones: without them float32 is always right.
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    quick = any(getattr(torch.cpu, name, lambda: False)() for name in checks)
-    return torch.bfloat16 if quick else torch.float32
 
 
 def _scorer(model: "PreTrainedModel", prefixes: int) -> Any:
     from reranker.models.prefill import CausalScorer
 
     return CausalScorer(model, prefixes=prefixes)
-
-
-def _context_length(model: "PreTrainedModel") -> int:
-    config: Any = model.config.get_text_config()
-    return getattr(config, "max_position_embeddings", None) or _OTHER_CONTEXT
 
 
 def _end_ids(model: "PreTrainedModel", renderer: PromptRenderer) -> frozenset[int]:

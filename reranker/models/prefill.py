@@ -146,7 +146,7 @@ class CausalScorer:
                 start = rows[0].token_ids[:length]
                 self.prefixes.keep(start, scope, cut(_values(cache), length))
             for index, prompt, row in zip(group, rows, logits, strict=True):
-                scores[index] = _read(prompt, row)
+                scores[index] = tuple(slot_logprobs(prompt, row).tolist())
         return [scores[index] for index in range(len(prompts))]
 
     @torch.inference_mode()
@@ -213,13 +213,7 @@ class CausalScorer:
         self, rows: Sequence[RenderedPrompt], shared: int, values: KeyValues, *, keep: bool
     ) -> tuple[Tensor, DynamicCache | None]:
         """Return the logits of a pass, and its cache if that is to be kept and can be."""
-        tails = [row.token_ids[shared:] for row in rows]
-        width = max(map(len, tails))
-        # Padded on the right: under causal attention no token that counts can see the padding.
-        tokens = torch.tensor([[*tail, *[0] * (width - len(tail))] for tail in tails])
-        places = [[place - shared for place in row.score_positions] for row in rows]
-        most = max(map(len, places))
-        positions = torch.tensor([[*own, *[own[-1]] * (most - len(own))] for own in places])
+        tokens, positions = padded(rows, shared)
         keep = keep and self._reuses
         cache = self._cache(values, rows=len(rows)) if keep or values else None
         logits = self._forward(tokens, shared, cache, positions)
@@ -257,6 +251,37 @@ class CausalScorer:
         yield group
 
 
+def padded(rows: Sequence[RenderedPrompt], start: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the tokens of some prompts from a place on, and the places of their scores.
+
+    Shapes are (rows, longest) and (rows, most scores); places count from the start. Padded is on
+    the right: under causal attention no token that counts can see the padding.
+    """
+    tails = [row.token_ids[start:] for row in rows]
+    width = max(map(len, tails))
+    tokens = torch.tensor([[*tail, *[0] * (width - len(tail))] for tail in tails])
+    places = [[place - start for place in row.score_positions] for row in rows]
+    most = max(map(len, places))
+    positions = torch.tensor([[*own, *[own[-1]] * (most - len(own))] for own in places])
+    return tokens, positions
+
+
+def slot_logprobs(prompt: RenderedPrompt, logits: Tensor) -> Tensor:
+    """Return the natural-log probability of each slot of a prompt, shape (slots,).
+
+    Args:
+        prompt: that was read.
+        logits: of its score positions, shape (positions or more, vocabulary).
+    """
+    places = len(prompt.score_positions)
+    logprobs = torch.log_softmax(logits[:places].float(), dim=-1)
+    if prompt.label_ids:
+        return logprobs[0, torch.tensor(prompt.label_ids, device=logits.device)]
+    verdicts = [prompt.token_ids[place] for place in prompt.verdict_positions]
+    ids = torch.tensor(verdicts, device=logits.device)
+    return logprobs.gather(1, ids[:, None])[:, 0]
+
+
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Return the number of first tokens that all rows share."""
     shortest = min(map(len, rows))
@@ -276,14 +301,3 @@ def cut(values: KeyValues, length: int) -> KeyValues:
 def _values(cache: DynamicCache) -> KeyValues:
     layers: Any = cache.layers
     return tuple((layer.keys, layer.values) for layer in layers)
-
-
-def _read(prompt: RenderedPrompt, logits: Tensor) -> tuple[float, ...]:
-    places = len(prompt.score_positions)
-    logprobs = torch.log_softmax(logits[:places].float(), dim=-1)
-    if prompt.label_ids:
-        ids = torch.tensor(prompt.label_ids, device=logits.device)
-        return tuple(logprobs[0, ids].tolist())
-    verdicts = [prompt.token_ids[place] for place in prompt.verdict_positions]
-    ids = torch.tensor(verdicts, device=logits.device)
-    return tuple(logprobs.gather(1, ids[:, None])[:, 0].tolist())

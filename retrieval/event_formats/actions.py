@@ -39,6 +39,11 @@ ACTIONS: Mapping[str, EventKind] = {
     "buy": EventKind.PURCHASE,
     "order": EventKind.PURCHASE,
     "transaction": EventKind.PURCHASE,
+    "return": EventKind.RETURN,
+    "returned": EventKind.RETURN,
+    "refund": EventKind.RETURN,
+    "item_return": EventKind.RETURN,
+    "product_return": EventKind.RETURN,
 }
 """Action, in lower case with underscores, to kind. Hovers, page exits and logins are in no kind."""
 

@@ -5,23 +5,20 @@ shopper or visit. So a search and an event belong together only where the shoppe
 and the session, where both name one. A UBI query names its client, its events the signed-in user
 besides: the two are one shopper where no other user has the client's request.
 
-The tables are temporary, but for ``client``: which user was seen at which client. Like every table
-with user ids it has to be emptied of a shopper who is erased.
+All of this goes by pseudonym (`retrieval.behaviour.identities`). The tables are temporary, but for
+``client``: which user was seen at which client. Like every table with pseudonyms it has to be
+emptied of a shopper who is erased.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import duckdb
 
 from retrieval.event_formats.actions import ActionTable
-from retrieval.event_formats.sql import source
 
-CLIENT_DDL = """CREATE TABLE IF NOT EXISTS client
-    (user_id VARCHAR NOT NULL, client_id VARCHAR NOT NULL)"""
-_NO_ONE = "''"
-"""Stands for the missing shopper in ``fact`` and ``known``; no shopper has this id."""
-_KNOWN = """CREATE TEMP TABLE known AS SELECT request_id, user_id, min(query) AS query,
+_NO_ONE = "'00000000-0000-0000-0000-000000000000'::UUID"
+"""Stands for the missing shopper in ``fact`` and ``known``."""
+_KNOWN = """CREATE TEMP TABLE known AS SELECT request_id, shopper, min(query) AS query,
     CASE WHEN bool_and(session_id IS NOT NULL) FILTER (asks)
         THEN min(session_id) FILTER (asks) END AS session_id,
     coalesce(min(query) < max(query) OR (bool_and(session_id IS NOT NULL) FILTER (asks)
@@ -32,12 +29,12 @@ _KNOWN = """CREATE TEMP TABLE known AS SELECT request_id, user_id, min(query) AS
     list(session_id) FILTER (role = 'search' AND session_id IS NOT NULL) AS searched_in,
     list(session_id) FILTER (role = 'shown' AND session_id IS NOT NULL) AS shown_in,
     NULL::STRUCT(session_id VARCHAR, query VARCHAR)[] AS texts
-    FROM (SELECT *, query IS NOT NULL AS asks FROM fact) GROUP BY request_id, user_id"""
+    FROM (SELECT *, query IS NOT NULL AS asks FROM fact) GROUP BY request_id, shopper"""
 
 
 def link(
     connection: duckdb.DuckDBPyConnection,
-    copies: Sequence[Path],
+    relation: str,
     actions: ActionTable,
     others: Sequence[str] = (),
 ) -> bool:
@@ -49,22 +46,20 @@ def link(
 
     Args:
         connection: of the store, inside the transaction of the import.
-        copies: of the events of all logs in the import.
+        relation: the events of all logs in the import, by ``shopper`` and ``client``.
         actions: what their actions mean.
-        others: SELECTs of ``request_id``, ``user_id`` and ``session_id`` of its other events.
+        others: SELECTs of ``request_id``, ``shopper`` and ``session_id`` of its other events.
 
     Returns:
         Whether there is anything in ``told``.
     """
-    files = ", ".join(source(copy) for copy in copies)
-    relation = f"read_parquet([{files}], filename = true)"
     named = f"SELECT *, NULL::VARCHAR AS user_fault FROM {relation}"
     if _find_owners(connection, relation, others):
-        named = f"""SELECT c.* REPLACE (coalesce(c.user_id, CASE WHEN {_OWNED}
-            THEN o.user_id END) AS user_id),
-            CASE WHEN c.user_id IS NULL THEN {_UNOWNED} END AS user_fault
+        named = f"""SELECT c.* REPLACE (coalesce(c.shopper, CASE WHEN {_OWNED}
+            THEN o.shopper END) AS shopper),
+            CASE WHEN c.shopper IS NULL THEN {_UNOWNED} END AS user_fault
         FROM {relation} c LEFT JOIN owner o
-            ON o.request_id = CASE WHEN c.user_id IS NULL THEN c.request_id END"""
+            ON o.request_id = CASE WHEN c.shopper IS NULL THEN c.request_id END"""
     connection.execute(f"CREATE TEMP VIEW named AS {named}")
     _collect_facts(connection, actions)
     connection.execute(_KNOWN)
@@ -73,7 +68,7 @@ def link(
     connection.execute(
         f"""UPDATE event SET query = found.query FROM (
             SELECT e.rowid AS place, {text("e")} AS query FROM event e
-            JOIN known k ON e.request_id = k.request_id AND e.user_id = k.user_id
+            JOIN known k ON e.request_id = k.request_id AND e.shopper = k.shopper
             WHERE e.query IS NULL) found
         WHERE event.rowid = found.place AND found.query IS NOT NULL"""
     )
@@ -107,7 +102,7 @@ def at_hand(row: str, what: str) -> str:
 
 def shopper(row: str) -> str:
     """Return the SQL of the shopper of a row as ``known`` has it."""
-    return f"coalesce({row}.user_id, {_NO_ONE})"
+    return f"coalesce({row}.shopper, {_NO_ONE})"
 
 
 _OWNED = """(o.shoppers = 1 AND (o.anywhere OR c.session_id IS NULL
@@ -120,17 +115,17 @@ _UNOWNED = f"""CASE WHEN o.shoppers > 1 THEN 'missing, and ' || o.shoppers
 
 def _find_owners(connection: duckdb.DuckDBPyConnection, files: str, others: Sequence[str]) -> bool:
     """Put the shoppers of requests with records that name none into ``owner``, if there are any."""
-    stored = "SELECT request_id, user_id, session_id FROM event"
+    stored = "SELECT request_id, shopper, session_id FROM event"
     connection.execute(
         f"""CREATE TEMP TABLE owner AS
         WITH nameless AS (SELECT DISTINCT request_id FROM {files}
-            WHERE user_id IS NULL AND request_id IS NOT NULL)
-        SELECT request_id, count(DISTINCT user_id) AS shoppers, min(user_id) AS user_id,
+            WHERE shopper IS NULL AND request_id IS NOT NULL)
+        SELECT request_id, count(DISTINCT shopper) AS shoppers, min(shopper) AS shopper,
             bool_or(session_id IS NULL) AS anywhere, list(DISTINCT session_id) AS sessions
-        FROM (SELECT request_id, user_id, session_id FROM {files}
+        FROM (SELECT request_id, shopper, session_id FROM {files}
                 WHERE fault IS NULL
             UNION ALL {" UNION ALL ".join([stored, *others])})
-        SEMI JOIN nameless USING (request_id) WHERE user_id IS NOT NULL GROUP BY request_id"""
+        SEMI JOIN nameless USING (request_id) WHERE shopper IS NOT NULL GROUP BY request_id"""
     )
     return _any(connection, "owner")
 
@@ -145,9 +140,9 @@ def _collect_facts(connection: duckdb.DuckDBPyConnection, actions: ActionTable) 
     stored = f"FROM event WHERE request_id IN (SELECT request_id {here})"
     connection.execute(
         f"""CREATE TEMP TABLE fact AS
-        SELECT request_id, {user} AS user_id, session_id, query, 'search' AS role
+        SELECT request_id, {user} AS shopper, session_id, query, 'search' AS role
             {here} AND origin = 'query'
-        UNION ALL SELECT request_id, user_id, session_id, query, 'search'
+        UNION ALL SELECT request_id, shopper, session_id, query, 'search'
             {stored} AND kind = 'search'"""
     )
     if _any(connection, "named WHERE fault IS NULL AND origin = 'hits'"):
@@ -155,15 +150,15 @@ def _collect_facts(connection: duckdb.DuckDBPyConnection, actions: ActionTable) 
             f"""INSERT INTO fact SELECT DISTINCT * FROM (
             SELECT request_id, {user}, session_id, NULL, 'shown'
                 {here} AND origin = 'event' AND {actions.kind("kind")} = 'impression'
-            UNION ALL SELECT request_id, user_id, session_id, NULL, 'shown'
+            UNION ALL SELECT request_id, shopper, session_id, NULL, 'shown'
                 {stored} AND kind = 'impression')"""
         )
     _join_clients(connection)
     connection.execute(
-        f"""INSERT INTO fact SELECT request_id, user_id, session_id, query, 'text' FROM (
-            SELECT request_id, {user} AS user_id, session_id, query
+        f"""INSERT INTO fact SELECT request_id, shopper, session_id, query, 'text' FROM (
+            SELECT request_id, {user} AS shopper, session_id, query
             {here} AND origin = 'event' AND query IS NOT NULL)
-        ANTI JOIN (FROM fact WHERE role = 'search') USING (request_id, user_id)"""
+        ANTI JOIN (FROM fact WHERE role = 'search') USING (request_id, shopper)"""
     )
 
 
@@ -171,16 +166,16 @@ def _find_unclear(connection: duckdb.DuckDBPyConnection) -> bool:
     """Note all queries of requests that have several; fill ``told``, and say if there is any."""
     connection.execute(
         """UPDATE known SET texts = found.texts FROM (
-            SELECT request_id, user_id,
+            SELECT request_id, shopper,
                 list({'session_id': session_id, 'query': query}) AS texts
-            FROM fact SEMI JOIN (FROM known WHERE several) USING (request_id, user_id)
-            WHERE query IS NOT NULL GROUP BY request_id, user_id) found
-        WHERE known.request_id = found.request_id AND known.user_id = found.user_id"""
+            FROM fact SEMI JOIN (FROM known WHERE several) USING (request_id, shopper)
+            WHERE query IS NOT NULL GROUP BY request_id, shopper) found
+        WHERE known.request_id = found.request_id AND known.shopper = found.shopper"""
     )
     connection.execute(
-        """CREATE TEMP TABLE told AS SELECT request_id, user_id, session_id, kind, "at", product_id,
+        """CREATE TEMP TABLE told AS SELECT request_id, shopper, session_id, kind, "at", product_id,
             min(query) AS query
-        FROM event SEMI JOIN (FROM known WHERE several) USING (request_id, user_id)
+        FROM event SEMI JOIN (FROM known WHERE several) USING (request_id, shopper)
         WHERE kind <> 'search' AND query IS NOT NULL GROUP BY ALL HAVING min(query) = max(query)"""
     )
     return _any(connection, "told")
@@ -192,22 +187,21 @@ def _any(connection: duckdb.DuckDBPyConnection, relation: str) -> bool:
 
 def _join_clients(connection: duckdb.DuckDBPyConnection) -> None:
     """Give users what was asked and shown at their clients, and the other way round."""
-    connection.execute(CLIENT_DDL)
     connection.execute(
-        """INSERT INTO client SELECT DISTINCT user_id, client_id FROM named
-        WHERE fault IS NULL AND client_id <> user_id EXCEPT FROM client"""
+        """INSERT INTO client SELECT DISTINCT shopper, client FROM named
+        WHERE fault IS NULL AND client <> shopper EXCEPT FROM client"""
     )
     connection.execute(
-        """CREATE TEMP TABLE claim AS SELECT request_id, client_id, min(user_id) AS user_id FROM (
-            SELECT request_id, client_id, user_id FROM named
-                WHERE fault IS NULL AND request_id IS NOT NULL AND client_id <> user_id
-            UNION ALL SELECT request_id, client_id, user_id FROM event JOIN client USING (user_id)
+        """CREATE TEMP TABLE claim AS SELECT request_id, client, min(shopper) AS shopper FROM (
+            SELECT request_id, client, shopper FROM named
+                WHERE fault IS NULL AND request_id IS NOT NULL AND client <> shopper
+            UNION ALL SELECT request_id, client, shopper FROM event JOIN client USING (shopper)
                 WHERE request_id IN (SELECT request_id FROM named))
-        GROUP BY request_id, client_id HAVING min(user_id) = max(user_id)"""
+        GROUP BY request_id, client HAVING min(shopper) = max(shopper)"""
     )
     connection.execute(
-        """INSERT INTO fact SELECT f.* REPLACE (c.user_id AS user_id) FROM fact f
-            JOIN claim c ON f.request_id = c.request_id AND f.user_id = c.client_id
-        UNION ALL SELECT f.* REPLACE (c.client_id AS user_id) FROM fact f
-            JOIN claim c ON f.request_id = c.request_id AND f.user_id = c.user_id"""
+        """INSERT INTO fact SELECT f.* REPLACE (c.shopper AS shopper) FROM fact f
+            JOIN claim c ON f.request_id = c.request_id AND f.shopper = c.client
+        UNION ALL SELECT f.* REPLACE (c.client AS shopper) FROM fact f
+            JOIN claim c ON f.request_id = c.request_id AND f.shopper = c.shopper"""
     )

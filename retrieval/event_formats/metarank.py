@@ -47,6 +47,7 @@ def events(copy: Path, mapping: Mapping[str, str]) -> str:
         "session_id": text("session_id", "session"),
         "dwell_ms": text("dwell_ms", "dwell_ms"),
         "value": look.text(mapping["value"]) if "value" in mapping else "NULL",
+        "discount": look.text(mapping["discount"]) if "discount" in mapping else "NULL",
     }
     interaction = entry(
         {

@@ -16,14 +16,14 @@ from retrieval.event_formats.sql import literal
 
 
 def linked(actions: ActionTable) -> str:
-    """Return the relation of the events in the copies that `link` was given, completed.
+    """Return the relation of the events in the logs that `link` was given, completed.
 
     ``user_fault`` says why a missing shopper could not be filled in.
     """
     search = f"coalesce({actions.kind('c.kind')} = 'search', false)"
     return f"""(SELECT c.* REPLACE (coalesce(c.query, {text("c")}) AS query)
         FROM named c
-        LEFT JOIN known k ON c.request_id = k.request_id AND {shopper("c")} = k.user_id
+        LEFT JOIN known k ON c.request_id = k.request_id AND {shopper("c")} = k.shopper
         WHERE c.fault IS NOT NULL OR (c.origin <> 'none'
             AND NOT (c.origin = 'event' AND {search} AND {at_hand("c", "searched")})
             AND NOT (c.origin = 'hits' AND {at_hand("c", "shown")})))"""
@@ -44,7 +44,7 @@ class Tally(NamedTuple):
 
 
 def tally(connection: duckdb.DuckDBPyConnection) -> Tally:
-    """Count what the copies that `link` was given hold."""
+    """Count what the logs that `link` was given hold."""
     counted = connection.execute(
         """SELECT sum(rows)::BIGINT, sum(events)::BIGINT, sum(without)::BIGINT FROM (
             SELECT count(DISTINCT source_row) AS rows,

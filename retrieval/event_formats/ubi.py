@@ -41,6 +41,7 @@ _PATHS: Mapping[str, tuple[str, ...]] = {
     "dwell_ms": (f"{_EVENT}.dwell_ms", "dwell_ms"),
     "quantity": (f"{_EVENT}.quantity", "quantity"),
     "value": (),
+    "discount": (),
 }
 _RANK = (f"{_EVENT}.rank", "rank")
 _DWELL_SECONDS = (f"{_EVENT}.dwell_time", "dwell_time")
@@ -69,6 +70,7 @@ def events(copy: Path, mapping: Mapping[str, str], ordinals_from: int) -> str:
         "dwell_ms": _dwell(look, field["dwell_ms"]),
         "quantity": field["quantity"],
         "value": field["value"],
+        "discount": field["discount"],
     }
     position = _position(look, field["position"], ordinals_from, mapped="position" in mapping)
     event = entry(

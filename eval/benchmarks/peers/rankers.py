@@ -3,11 +3,13 @@
     python rankers.py PEER URL MODEL CONCURRENCY < lists.json
 
 Lists come as JSON, ``[{"query": ..., "passages": [...]}]``; the answer is one JSON line with the
-seconds taken and each list's order of passages (null where the library raised, with the errors
-counted by class). Nothing of Shelfwise is imported here.
+seconds taken, each list's order of passages (null where the library raised, with the errors counted
+by class), and what the model wrote for each list where the library lets that be seen: how many of
+its passages the reply names, and the reply's tokens. Nothing of Shelfwise is imported here.
 """
 
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -18,7 +20,7 @@ ANSWER_TOKENS = 256
 loses the thread would write until its context is full: the limit speaks for them."""
 
 
-def langchain(url, model):
+def langchain(url, model, _replies):
     """LangChain's LLMListwiseRerank, its structured output as a JSON Schema."""
     from langchain_classic.retrievers.document_compressors.listwise_rerank import (
         LLMListwiseRerank,
@@ -45,7 +47,7 @@ def langchain(url, model):
     return rank
 
 
-def rank_llm(url, model):
+def rank_llm(url, model, replies):
     """rank_llm's RankGPT: its prompt, its window of 20 with step 10, its parser.
 
     Token counts are estimated, as its tokenizer would have to be downloaded.
@@ -65,7 +67,11 @@ def rank_llm(url, model):
             reply = client.chat.completions.create(
                 model=self._model, messages=prompt, temperature=0, max_tokens=ANSWER_TOKENS
             )
-            return reply.choices[0].message.content, reply.usage.completion_tokens
+            text, tokens = reply.choices[0].message.content, reply.usage.completion_tokens
+            named = {int(found) for found in re.findall(r"\[(\d+)\]", text)}
+            known = named & set(range(1, (current_window_size or self._window_size) + 1))
+            replies.append({"named": len(known), "tokens": tokens})
+            return text, tokens
 
         def get_num_tokens(self, prompt):
             return sum(len(message["content"]) // 3 for message in prompt)
@@ -90,7 +96,8 @@ def rank_llm(url, model):
 def main():
     """Rank the lists of standard input."""
     peer, url, model, concurrency = sys.argv[1:]
-    rank = {"langchain": langchain, "rank_llm": rank_llm}[peer](url, model)
+    replies = []
+    rank = {"langchain": langchain, "rank_llm": rank_llm}[peer](url, model, replies)
     lists = json.load(sys.stdin)
     errors = Counter()
 
@@ -104,11 +111,13 @@ def main():
     # Loads what is loaded on first use, and leaves nothing of the lists in the server's cache.
     one({"query": "anything", "passages": ["one", "another"]})
     errors.clear()
+    replies.clear()
     started = time.monotonic()
     with ThreadPoolExecutor(int(concurrency)) as pool:
         orders = list(pool.map(one, lists))
     seconds = time.monotonic() - started
-    sys.stdout.write(json.dumps({"seconds": seconds, "orders": orders, "errors": errors}) + "\n")
+    found = {"seconds": seconds, "orders": orders, "errors": errors, "replies": replies}
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import typer
 
-from reranker.cli.benchmarks import estimators, faults, llm, parsers, search, strategies
+from reranker.cli.benchmarks import estimators, faults, llm, parsers, search, strategies, training
 
 benchmark = typer.Typer(
     help="Measure this machine, each figure beside its peer or its limit.", no_args_is_help=True
@@ -14,3 +14,4 @@ benchmark.command("faults")(faults.faults)
 benchmark.command("parsers")(parsers.parsers)
 benchmark.command("strategies")(strategies.strategies)
 benchmark.command("estimators")(estimators.estimators)
+benchmark.command("training")(training.training)

@@ -10,7 +10,7 @@ from reranker.cli.output import console, print_json, progress_bars
 
 if TYPE_CHECKING:
     from eval.benchmarks.estimators import EstimatorBenchmark, EstimatorRow
-    from eval.estimates import Estimate
+    from eval.statistics.estimates import Estimate
 
 _LOWEST, _HIGHEST = 0.93, 0.97
 

@@ -99,7 +99,8 @@ class _Harness:
             served = served_by(self._settings, self._server.url)
             model = VLLMModel.load(served.model, served.server)
             lists = lists_of(served, model, 50, self._report)
-            changed = {"deadline_ms": deadline_ms}
+            # As many as one window holds: more places would take several, one after the other.
+            changed = {"deadline_ms": deadline_ms, "k": served.ranking.window}
             requests = [entry.request.model_copy(update=changed) for entry in lists]
             served = served_by(self._settings, proxy.url)
             # In a thread: the proxy answers in this one.

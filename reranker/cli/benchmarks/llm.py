@@ -12,7 +12,7 @@ from reranker.cli.output import console, print_json, progress_bars
 
 if TYPE_CHECKING:
     from eval.benchmarks.equality import Equality
-    from eval.benchmarks.llm import LLMBenchmark
+    from eval.benchmarks.llm import LLMBenchmark, Rate
 
 
 def llm(
@@ -109,8 +109,16 @@ def equality(
     console.print("differences are those of log-probabilities", style="dim")
 
 
+def _reply(rate: "Rate") -> str:
+    if rate.named is None:
+        return ""
+    return f"names {rate.named:.0%} of a list in {rate.reply_tokens:.0f} tokens"
+
+
 def _show(result: "LLMBenchmark") -> None:
-    table = Table("At a time", "Way", "Lists a second", "labels is", "Whole rankings", box=None)
+    table = Table(
+        "At a time", "Way", "Lists a second", "labels is", "Whole, by the model", "Reply", box=None
+    )
     labels = {rate.concurrency: rate for rate in reversed(result.rates) if rate.name == "labels"}
     for rate in result.rates:
         times = labels[rate.concurrency].per_second / rate.per_second
@@ -121,6 +129,7 @@ def _show(result: "LLMBenchmark") -> None:
             f"{rate.per_second:.2f}",
             f"{times:.1f} times as fast",
             f"{rate.complete} of {rate.lists}{raised}",
+            _reply(rate),
         )
     console.print(table)
     cache = result.prefix_cache

@@ -66,8 +66,10 @@ def search(
 
 
 def _at(settings: "Settings", store: Path) -> "Settings":
+    from eval.benchmarks.profiles import PRIVACY
+
     shop = settings.store.model_copy(update={"path": store})
-    return settings.model_copy(update={"store": shop})
+    return settings.model_copy(update={"store": shop, "privacy": PRIVACY})
 
 
 def _products(file: Path, folder: Path, report: "Progress") -> "Sequence[Product]":

@@ -29,8 +29,8 @@ def lists_of(
     """
     from eval.benchmarks.ranking_lists import ranking_lists
     from eval.benchmarks.suite import product_type_queries
-    from reranker.wiring import build, catalogue_file
-    from retrieval.behaviour import FILE_NAME, BehaviourStore
+    from reranker.wiring import build, catalogue_file, open_behaviour
+    from retrieval.behaviour import FILE_NAME
     from retrieval.product_table import ProductTable
 
     folder = settings.store.path
@@ -38,7 +38,7 @@ def lists_of(
         raise DataError(f"{folder} has no behaviour: run make demo, or name a store by --store")
     table = ProductTable.open(catalogue_file(settings))
     queries = product_type_queries(table.products(range(len(table))))
-    with BehaviourStore(folder, read_only=True) as behaviour:
+    with open_behaviour(settings, read_only=True) as behaviour:
         users, times = behaviour.busiest(_SHOPPERS), behaviour.time_range()
     if times is None:
         raise DataError(f"{folder} has no events: import some, or run make demo")

@@ -1,9 +1,9 @@
 """Runs a command and leaves nothing of it behind. A program of its own, with the standard library.
 
-``python guard.py COMMAND...`` starts the command in a session of its own and ends with its exit
-code. SIGTERM and SIGINT are passed on to the command's whole process group. When standard input
-ends, which it does even if the process that holds it is killed, the command is told to end. What is
-left of it after a while, and whatever it left behind when it ended by itself, is killed.
+``python guard.py NICENESS COMMAND...`` starts the command in a session of its own and ends with
+its exit code. SIGTERM and SIGINT are passed on to the command's whole process group. When standard
+input ends, which it does even if the process that holds it is killed, the command is told to end.
+What is left of it after a while, and whatever it left behind when it ended by itself, is killed.
 
 vLLM needs that: its engine is a process below the API server's, and may go on, or hang, without it.
 """
@@ -111,4 +111,5 @@ def _wait(child: "subprocess.Popen[bytes]", wished: list[float]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guard(sys.argv[1:]))
+    os.nice(int(sys.argv[1]))
+    sys.exit(guard(sys.argv[2:]))

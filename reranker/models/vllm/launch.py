@@ -17,6 +17,7 @@ Device = Literal["auto", "gpu", "cpu"]
 MAX_LOGPROBS = 64
 _GIB = 1024**3
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+_GIVES_WAY = 5
 _CPU_CONTEXT = 4096
 
 
@@ -119,6 +120,15 @@ def command(options: ServeOptions, folder: Path, machine: Machine, port: int) ->
         line += ["--max-model-len", str(length)]
     dtype = "bfloat16" if options.dtype == "auto" and not machine.gpu else options.dtype
     return [*line, "--dtype", dtype, *_lora(options), *options.extra]
+
+
+def niceness(machine: Machine) -> int:
+    """Return by how much the server gives way to other programs.
+
+    On a processor its threads never rest under load. Who asks it often runs beside it, takes a
+    little of the time, and has a shopper waiting.
+    """
+    return 0 if machine.gpu else _GIVES_WAY
 
 
 def environment(options: ServeOptions, machine: Machine) -> dict[str, str]:

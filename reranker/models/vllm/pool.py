@@ -30,6 +30,7 @@ _USEFUL_S = 0.025  # what the margin leaves over is no time to ask another serve
 _LONGER = 2.0
 _FADING = 0.8
 _T = TypeVar("_T")
+_BUSY = "it has more to do than it can in time"
 _DROPPED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
 
@@ -75,6 +76,7 @@ class ServerPool:
         self.servers = tuple(
             Server(
                 url,
+                calls=settings.connections,
                 failures=settings.failures,
                 recovery_s=settings.recovery_s,
                 probe=_prober(settings, real_call, settings.timeout_s, compare),
@@ -108,8 +110,8 @@ class ServerPool:
 
         Raises:
             ModelTimeout: no answer in time.
-            ModelUnavailable: no server can be reached, all are left alone for the moment or refuse
-                the API key, or the pool is closed.
+            ModelUnavailable: no server can be reached, all are left alone for the moment, have more
+                to do than they can in time, or refuse the API key, or the pool is closed.
             OutputError: no server's answer made sense.
             Refused: the request is wrong.
         """
@@ -121,16 +123,16 @@ class ServerPool:
             if left < _USEFUL_S:
                 raise failure or ModelTimeout("no time was left to ask a server")
             server = self._choose(able, affinity)
-            allowed = self._allowance(left, others=len(able) > 1)
+            share = self._share(left, others=len(able) > 1)
             try:
-                return await self._ask(server, path, body, read, allowed)
+                return await self._ask(server, path, body, read, share)
             except LabelsMissing:
                 raise
             except (ModelTimeout, ModelUnavailable, OutputError) as error:
                 failure = error
                 if isinstance(error, ModelTimeout) and len(able) == 1:
                     # Otherwise halves that are too short for any server would stay so.
-                    self._took(allowed)
+                    self._took(min(share, self._settings.timeout_s))
             tried.append(server)
         raise failure or self._nobody()
 
@@ -154,8 +156,8 @@ class ServerPool:
         wish = str(next(self._ticks)) if affinity is None else affinity
         return min(able, key=lambda one: (one.suspected, one.load, _digest(wish, one.url)))
 
-    def _allowance(self, left: float, *, others: bool) -> float:
-        """Return the seconds that one server gets.
+    def _share(self, left: float, *, others: bool) -> float:
+        """Return the seconds that one server gets, the wait for its turn and its answer together.
 
         Half of what is left while another one could still make its failure good; but no less than
         twice what answers take of late, as a half that is too short for any server helps nobody.
@@ -164,7 +166,7 @@ class ServerPool:
         share = left - min(_MARGIN_S, left / 10)
         if others:
             share = min(share, max(left / 2, _LONGER * self._usual_s))
-        return min(self._settings.timeout_s, share)
+        return share
 
     def _took(self, seconds: float) -> None:
         """Learn what answers take: the most of late, which fades."""
@@ -180,12 +182,16 @@ class ServerPool:
         path: str,
         body: Mapping[str, Any] | None,
         read: Callable[[Any], _T],
-        allowed: float,
+        share: float,
     ) -> _T:
         client = await self._clients.get()
+        asked = time.monotonic()
+        if not await server.admission.enter(share):
+            raise ModelUnavailable(f"{server.url}: {_BUSY}", retryable=True)
         started = time.monotonic()
+        allowed = min(self._settings.timeout_s, share - (started - asked))
         try:
-            with server.call(), anyio.fail_after(allowed):
+            with anyio.fail_after(allowed):
                 response = await _send(client, server.url + path, body)
             answer = read(content(response))
         except TimeoutError as error:
@@ -204,12 +210,17 @@ class ServerPool:
             failure = self._failure(server, error)
             server.failed(str(failure))
             raise failure from error
+        finally:
+            server.admission.leave()
+        seconds = time.monotonic() - started
         server.answered()
-        self._took(time.monotonic() - started)
+        server.admission.in_time(seconds)
+        self._took(seconds)
         return answer
 
     def _late(self, server: Server, started: float, allowed: float) -> ModelTimeout:
         message = f"{server.url}: no answer in {allowed:.3g} s"
+        server.admission.too_late(started)
         server.timed_out(message, since=started, whole=allowed >= self._settings.timeout_s)
         return ModelTimeout(message)
 

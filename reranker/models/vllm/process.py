@@ -17,7 +17,13 @@ import httpx
 from reranker.errors import ConfigError, ModelUnavailable
 from reranker.models.vllm import guard
 from reranker.models.vllm.http import authorization
-from reranker.models.vllm.launch import ServeOptions, command, environment, this_machine
+from reranker.models.vllm.launch import (
+    ServeOptions,
+    command,
+    environment,
+    niceness,
+    this_machine,
+)
 from reranker.models.weights import resolve
 from reranker.ports import Progress, no_progress
 from reranker.settings import ServerSettings
@@ -123,7 +129,7 @@ def start_server(
     port = _free_port(options)
     line = command(options, folder, machine, port)
     process = subprocess.Popen(
-        [sys.executable, guard.__file__, *line],
+        [sys.executable, guard.__file__, str(niceness(machine)), *line],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -12,9 +12,10 @@ the circuit opens only if that has no answer either, nor any other call meanwhil
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import Event, Lock, Thread
+
+from reranker.models.vllm.admission import Admission
 
 Probe = Callable[[str], None]
 """Tries the server of a base URL; raises an exception where it does not answer as it should."""
@@ -30,12 +31,20 @@ class Server:
     """The state of one server. Thread-safe: several event loops may ask it at once."""
 
     def __init__(
-        self, url: str, *, failures: int, recovery_s: float, probe: Probe, confirm: Probe
+        self,
+        url: str,
+        *,
+        calls: int,
+        failures: int,
+        recovery_s: float,
+        probe: Probe,
+        confirm: Probe,
     ) -> None:
         """Take a server to be well.
 
         Args:
             url: its base URL.
+            calls: most calls under way at a time.
             failures: failures in a row that open the circuit; or hurried calls without an answer
                 that raise a suspicion.
             recovery_s: seconds between looks whether it is back, or between suspicions.
@@ -43,13 +52,13 @@ class Server:
             confirm: looks, within a few seconds, whether a suspected one answers at all.
         """
         self.url = url
+        self.admission = Admission(calls)
         self._limit = failures
         self._recovery_s = recovery_s
         self._probe = probe
         self._confirm = confirm
         self._lock = Lock()
         self._stopped = Event()
-        self._load = 0
         self._failures = 0
         self._hurried = 0
         self._suspected = False
@@ -59,12 +68,12 @@ class Server:
 
     def __repr__(self) -> str:
         state = f"left alone: {self._reason}" if self._reason else "healthy"
-        return f"Server({self.url}, {self._load} calls under way, {state})"
+        return f"Server({self.url}, {self.load} calls under way, {state})"
 
     @property
     def load(self) -> int:
-        """Number of calls under way."""
-        return self._load
+        """Number of calls under way and waiting."""
+        return self.admission.load
 
     @property
     def reason(self) -> str | None:
@@ -75,17 +84,6 @@ class Server:
     def suspected(self) -> bool:
         """Whether it is being looked at because hurried calls had no answer."""
         return self._suspected
-
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Count a call as under way, however it ends."""
-        with self._lock:
-            self._load += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._load -= 1
 
     def answered(self) -> None:
         """Take note that a call was answered, be it with a refusal."""

@@ -1,0 +1,46 @@
+"""The two purchase histories that come as Parquet files: LLMRank's games, MiniOneRec's industrial.
+
+Both are in the form of cases already; what is added is the canonical form and the right command.
+"""
+
+from pathlib import Path
+
+from eval.cases.reading import read_cases
+from eval.convert.writing import Target, the_file
+
+_RANKERS = "random,popularity,cooccurrence,own-history,recall,llm"
+
+
+def games(source: Path, target: Target) -> None:
+    """Convert LLMRank's video games: 20 candidates a case, no times, no queries.
+
+    Options: ``split`` names the file ``cases_SPLIT.parquet``.
+    """
+    split = target.option("split", "dev")
+    found = read_cases(the_file(source, f"cases_{split}.parquet"))
+    target.use("--products", the_file(source, "products.parquet"))
+    target.cases(found.cases)
+    target.use("--histories", the_file(source, "histories.parquet"))
+    target.arguments += ["--rankers", _RANKERS, "--compare-with", "popularity"]
+    target.notes.append(
+        f"{len(found.cases)} cases; the histories hold every shopper's purchases but the last one, "
+        "so that no target is in them"
+    )
+
+
+def industrial(source: Path, target: Target) -> None:
+    """Convert MiniOneRec's industrial and scientific purchases: the whole catalogue is recalled.
+
+    Options: ``split`` names the file ``purchases_SPLIT.parquet``; the validation file is learnt
+    from where the test file is evaluated.
+    """
+    split = target.option("split", "test")
+    found = read_cases(the_file(source, f"purchases_{split}.parquet"))
+    target.use("--products", the_file(source, "products.parquet"))
+    target.cases(case.model_copy(update={"candidates": None}) for case in found.cases)
+    if split == "test":
+        target.use("--train", the_file(source, "purchases_valid.parquet"))
+    rankers = f"{_RANKERS},transitions"
+    target.arguments += ["--rankers", rankers, "--compare-with", "popularity"]
+    target.arguments += ["--measures", "HitRate@10,nDCG@10"]
+    target.notes.append(f"{len(found.cases)} cases in time order; validation is wholly before test")

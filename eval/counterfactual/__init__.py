@@ -1,0 +1,1 @@
+"""What another ranking policy would have earned, estimated from logged lists."""

@@ -1,0 +1,1 @@
+"""Measures of rankings, of what is shown, and of interest scores."""

@@ -1,0 +1,165 @@
+"""Ranking measures by case: named and computed by `ir-measures`, with nothing dropped.
+
+Three conventions, each of which published tools get wrong:
+
+- **Ties** are broken before measuring: by score (descending), then recall rank, then product id
+  (`order_by_score`). The evaluator is handed places, never tied scores.
+- **A case without a target** has no value: NaN here, left out of the mean and reported as
+  ``Estimate.excluded``.
+- **A case that the ranker did not answer** scores 0.
+
+``HitRate@k`` is added to the names of `ir-measures`; it is another name of ``Success@k``.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from eval.statistics.estimates import Estimate, codes, mean
+from reranker.errors import ConfigError, DataError
+from reranker.schema import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+_HIT_RATE = re.compile(r"^HitRate(?=[@(]|$)")
+
+
+class MeasuredCases(Value):
+    """One measure of one ranker by case.
+
+    Attributes:
+        measure: its name as it was asked for.
+        case_ids: all cases, in the order of the targets.
+        values: of each case; NaN where it has no target.
+        unanswered: cases with a target that the ranker did not answer; their value is 0.
+    """
+
+    measure: str
+    case_ids: tuple[str, ...]
+    values: tuple[float, ...]
+    unanswered: int
+
+    @property
+    def without_target(self) -> int:
+        """Number of cases that have no target and no value."""
+        return int(np.isnan(self.values).sum())
+
+    def mean(self, shoppers: "Sequence[Hashable]") -> Estimate:
+        """Return the mean over cases with a target, with an interval clustered by shopper.
+
+        Args:
+            shoppers: of each case, in order.
+        """
+        return mean(self.measure, self.values, codes(shoppers))
+
+
+def parse_measures(names: Sequence[str]) -> tuple[Any, ...]:
+    """Return the measures that names such as ``nDCG@10`` stand for.
+
+    Raises:
+        ConfigError: a name is not one of `ir-measures`; the message names it.
+    """
+    import ir_measures
+
+    found = []
+    for name in names:
+        try:
+            measure = ir_measures.parse_measure(_HIT_RATE.sub("Success", name.strip()))
+        except (NameError, ValueError, SyntaxError, AttributeError, TypeError) as error:
+            raise ConfigError(_unknown(name, str(error))) from error
+        pipeline: Any = ir_measures.DefaultPipeline
+        if not pipeline.supports(measure):
+            raise ConfigError(_unknown(name, "it cannot be computed here"))
+        found.append(measure)
+    return tuple(found)
+
+
+def _unknown(name: str, reason: str) -> str:
+    known = "nDCG@10, RR, RR@10, P@5, R@20, AP, Success@10 or HitRate@10"
+    return f"measure {name!r}: {reason}; write one such as {known}"
+
+
+def order_by_score(
+    product_ids: Sequence[str], scores: ArrayLike, recall_ranks: ArrayLike | None = None
+) -> tuple[str, ...]:
+    """Order products by score, the highest first; ties by recall rank, then by product id.
+
+    Raises:
+        DataError: a score is not a number, or a product comes twice.
+    """
+    values = np.asarray(scores, np.float64)
+    if len(values) != len(product_ids) or np.isnan(values).any():
+        raise DataError("every product needs a score, and every score has to be a number")
+    ranks = np.zeros(len(values)) if recall_ranks is None else np.asarray(recall_ranks)
+    by_id = sorted(range(len(values)), key=lambda i: (-values[i], ranks[i], product_ids[i]))
+    order = tuple(product_ids[i] for i in by_id)
+    _check_once("", order)
+    return order
+
+
+def measure_cases(
+    measures: Sequence[str],
+    targets: Mapping[str, Mapping[str, int]],
+    rankings: Mapping[str, Sequence[str]],
+) -> tuple[MeasuredCases, ...]:
+    """Measure one ranker on every case.
+
+    Args:
+        measures: names, see `parse_measures`.
+        targets: of each case, the grade of each target product (whole, 0 or above; 0 is none).
+        rankings: of each answered case, product ids from the first place down.
+
+    Raises:
+        ConfigError: a measure is unknown.
+        DataError: a ranking has no case or a product twice, or a grade is not a whole number.
+    """
+    import ir_measures
+
+    parsed = parse_measures(measures)
+    if strangers := [case for case in rankings if case not in targets]:
+        message = f"{len(strangers)} rankings belong to no case, such as {strangers[0]!r}"
+        raise DataError(message)
+    relevant = {case: _grades(case, grades) for case, grades in targets.items()}
+    relevant = {case: grades for case, grades in relevant.items() if grades}
+    answered = {case: order for case, order in rankings.items() if case in relevant and order}
+    run = {case: _places(case, order) for case, order in answered.items()}
+    values: dict[Any, dict[str, float]] = {measure: {} for measure in parsed}
+    asked = {case: relevant[case] for case in run}
+    if run:
+        for metric in ir_measures.iter_calc(set(parsed), asked, run):
+            values[metric.measure][metric.query_id] = float(metric.value)
+    return tuple(
+        MeasuredCases(
+            measure=name.strip(),
+            case_ids=tuple(targets),
+            values=tuple(
+                values[measure].get(case, 0.0) if case in relevant else float("nan")
+                for case in targets
+            ),
+            unanswered=len(relevant) - len(answered),
+        )
+        for name, measure in zip(measures, parsed, strict=True)
+    )
+
+
+def _grades(case: str, grades: Mapping[str, int]) -> dict[str, int]:
+    for product, grade in grades.items():
+        if grade != int(grade) or grade < 0:
+            message = f"case {case!r}, target {product!r}: grade {grade} is not 0, 1, 2, ..."
+            raise DataError(message)
+    return {product: int(grade) for product, grade in grades.items() if grade > 0}
+
+
+def _places(case: str, order: Sequence[str]) -> dict[str, float]:
+    _check_once(f"case {case!r}: ", order)
+    return {product: float(len(order) - place) for place, product in enumerate(order)}
+
+
+def _check_once(where: str, order: Sequence[str]) -> None:
+    if len(set(order)) != len(order):
+        twice = next(product for product in order if order.count(product) > 1)
+        raise DataError(f"{where}product {twice!r} is ranked twice")

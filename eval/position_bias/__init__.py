@@ -1,0 +1,1 @@
+"""How much a place alone changes what is clicked."""

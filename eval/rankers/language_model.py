@@ -1,0 +1,181 @@
+"""Rankers that ask the language model, through the code that serves.
+
+`llm` is the model alone: what it says is the order, and where it says nothing (a fallback) the
+order is random, so that no other stage's merit is taken for the model's. `full` is what is served.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from eval.cases.values import Case
+from eval.rankers.bench import Bench
+from eval.rankers.other_shoppers import other_shoppers
+from eval.rankers.profiles import CaseProfiles
+from eval.rankers.ranked import Ranked
+from reranker.fusion import Blend
+from reranker.listwise import Judgement, ListwiseRanker
+from reranker.schema import (
+    Candidate,
+    Issue,
+    Language,
+    SearchRequest,
+    UserProfile,
+)
+from reranker.settings import RankingSettings
+
+ProfileOf = Callable[[Case, Language], UserProfile | None]
+_RESHUFFLED_SEED = 1_000_003
+
+
+@dataclass(frozen=True)
+class ModelRanker:
+    """The language model alone."""
+
+    bench: Bench
+    ranker: ListwiseRanker
+    profile: ProfileOf
+    concurrency: int
+
+    def rank(self, case: Case) -> Ranked:
+        """Return the model's order; what it did not judge follows as it came."""
+        candidates = _candidates(self.bench, self.bench.candidates(case))
+        request = _request(self.bench, case)
+        profile = self.profile(case, self.ranker.language(request))
+        depth = _depth(self.bench, case)
+        judged = self.bench.portal.call(self.ranker.judge, request, profile, candidates[:depth])
+        last = len(candidates) + 1
+        places = [place or last for place in judged.followed_by(len(candidates) - depth).places]
+        order = sorted(range(len(candidates)), key=places.__getitem__)
+        ids = tuple(candidates[place].product.product_id for place in order)
+        return _ranked(ids, judged)
+
+
+@dataclass(frozen=True)
+class ServedRanker:
+    """The blend as served: recall, the model's judgement of the most promising, interest."""
+
+    bench: Bench
+    ranker: ListwiseRanker | None
+    profiles: CaseProfiles
+    concurrency: int
+
+    def rank(self, case: Case) -> Ranked:
+        """Return the order that the shopper would have seen."""
+        bench = self.bench
+        request = _request(bench, case)
+        language = self.ranker.language(request) if self.ranker else "en"
+        profile = self.profiles.of(case, language)
+        found = _candidates(bench, bench.recall.order(case))
+        blend = Blend(found, profile, bench.settings.fusion)
+        depth = _depth(bench, case)
+        shown = blend.candidates[:depth]
+        judged = Judgement.nothing(len(shown))
+        if self.ranker is not None:
+            judged = bench.portal.call(self.ranker.judge, request, profile, shown)
+        items = blend.items(judged.followed_by(len(found) - len(shown)))
+        ids = tuple(item.product.product_id for item in items)
+        ranked = _ranked(ids, judged)
+        return ranked.model_copy(update={"scores": tuple(item.score for item in items)})
+
+
+def llm(bench: Bench) -> ModelRanker:
+    """Ask the model, telling it of the shopper."""
+    return _model_ranker(bench, bench.profiles.of)
+
+
+def llm_without_profile(bench: Bench) -> ModelRanker:
+    """Ask the model about nobody in particular."""
+    return _model_ranker(bench, lambda _case, _language: None)
+
+
+def llm_with_other_profile(bench: Bench) -> ModelRanker:
+    """Ask the model, telling it of another shopper: what is left of the gain is not personal."""
+    others = other_shoppers(bench.everyone, bench.seed)
+
+    def profile(case: Case, language: Language) -> UserProfile | None:
+        other = others.get(case.case_id)
+        return None if other is None else bench.profiles.of(other, language)
+
+    return _model_ranker(bench, profile)
+
+
+def llm_reshuffled(bench: Bench) -> ModelRanker:
+    """Ask the model with other shuffles: how much of its order is chance."""
+    seed = bench.settings.ranking.seed + _RESHUFFLED_SEED
+    return _model_ranker(bench, bench.profiles.of, seed=seed)
+
+
+def full(bench: Bench) -> ServedRanker:
+    """Rank as served."""
+    _prepare(bench)
+    bench.recall.warm_up()
+    return ServedRanker(bench, _listwise(bench), bench.profiles, _concurrency(bench))
+
+
+def full_without_model(bench: Bench) -> ServedRanker:
+    """Rank as served while the model is down."""
+    return ServedRanker(bench, None, bench.profiles, concurrency=1)
+
+
+def _model_ranker(bench: Bench, profile: ProfileOf, *, seed: int | None = None) -> ModelRanker:
+    _prepare(bench)
+    return ModelRanker(bench, _listwise(bench, seed), profile, _concurrency(bench))
+
+
+def _prepare(bench: Bench) -> None:
+    """Make what several threads will share, before there are several."""
+    _ = bench.portal, bench.profiles
+    if any(case.candidates is None for case in bench.cases):
+        bench.recall.warm_up()
+
+
+def _listwise(bench: Bench, seed: int | None = None) -> ListwiseRanker:
+    ranking: RankingSettings = bench.settings.ranking
+    if seed is not None:
+        ranking = ranking.model_copy(update={"seed": seed})
+    tokens = bench.settings.profile.max_tokens
+    return ListwiseRanker(bench.model, ranking, profile_tokens=tokens)
+
+
+def _concurrency(bench: Bench) -> int:
+    """Several cases at once pay off where a server batches them."""
+    return bench.settings.evaluation.concurrency if bench.settings.server.urls else 1
+
+
+def _depth(bench: Bench, case: Case) -> int:
+    """Return how many candidates the model judges: a given list whole, of recall what is served."""
+    if case.candidates is not None:
+        return len(case.candidates)
+    return max(bench.settings.ranking.depth or bench.depth, bench.settings.evaluation.k)
+
+
+def _request(bench: Bench, case: Case) -> SearchRequest:
+    moment: datetime = bench.moment(case)
+    return SearchRequest(
+        request_id=case.case_id,
+        query=case.query,
+        user_id=case.user_id or case.case_id,
+        k=bench.settings.evaluation.k,
+        at=moment,
+    )
+
+
+def _candidates(bench: Bench, ids: Sequence[str]) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(product=product, recall_rank=rank, recall_score=1 / rank)
+        for rank, product in enumerate(bench.products(ids), 1)
+    )
+
+
+def _ranked(ids: tuple[str, ...], judged: Judgement) -> Ranked:
+    issues: tuple[Issue, ...] = judged.issues
+    return Ranked(
+        product_ids=ids,
+        outcome=judged.outcome,
+        issues=tuple(dict.fromkeys(issue.code for issue in issues)),
+        personalised=judged.personalised,
+        instability=judged.instability,
+        label_mass=judged.label_mass,
+        model_ms=judged.model_ms,
+    )

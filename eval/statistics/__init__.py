@@ -1,0 +1,1 @@
+"""Estimates with their intervals, and comparisons of rankers and of shopper groups."""

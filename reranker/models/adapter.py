@@ -1,0 +1,262 @@
+"""Adapter folders: what tuning has learnt, and what it was learnt for.
+
+A folder is an ordinary peft adapter (``adapter_config.json``, ``adapter_model.safetensors``) with
+a card beside it, ``shelfwise.json``. The card records the base model, the readout and the prompt
+templates of the training: an adapter is refused for any other, because it would rank by questions
+that it has never seen.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, Field, ValidationError
+
+from prompts import TemplateError, load_template
+from reranker.errors import ConfigError, DataError
+from reranker.models.rendering import PromptRenderer
+from reranker.models.stored_folder import file_sha256
+from reranker.models.weights import cache_folder
+from reranker.ports import ModelSpec
+from reranker.schema import Language, Prompt, TemplateRef, Value
+
+CARD_FILE = "shelfwise.json"
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+DATA_CARD_FILE = "data_card.json"
+_NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+
+
+class BaseModelCard(Value):
+    """The model that an adapter was made for.
+
+    Attributes:
+        name: as the settings named it.
+        fingerprint: of its weights; see `weights_fingerprint`.
+    """
+
+    name: str
+    fingerprint: str
+
+
+class SourceCard(Value):
+    """One source of examples.
+
+    Attributes:
+        purchases: lists to learn from.
+        shoppers: whose purchases they are.
+        products: that can be candidates.
+        first: oldest purchase, where times are known.
+        last: newest purchase, where times are known.
+        sha256: of the purchases, whatever their order.
+    """
+
+    name: str
+    purchases: int
+    shoppers: int
+    products: int
+    first: AwareDatetime | None = None
+    last: AwareDatetime | None = None
+    languages: tuple[Language, ...]
+    sha256: str
+
+
+class DataCard(Value):
+    """What an adapter was tuned on: ``data_card.json``.
+
+    Attributes:
+        shoppers: file beside it with the pseudonyms of the shoppers of a store, so that a request
+            to forget one finds the models that learnt from them; None for public data.
+        key_fingerprint: of the key that the pseudonyms were made with.
+        erased_shoppers: of those trained on, how many have asked to be forgotten since.
+    """
+
+    sources: tuple[SourceCard, ...]
+    shoppers: str | None = None
+    key_fingerprint: str | None = None
+    erased_shoppers: int = 0
+
+
+class AdapterCard(Value):
+    """What is known of an adapter.
+
+    Attributes:
+        name: what results and commands call it.
+        answer: token of the ``verdict`` readout, or the labels in their order.
+        templates: that the prompts were made by.
+        card_tokens: longest product card in training, in tokens.
+        profile_tokens: longest profile in training, in tokens.
+        candidates: longest list in training.
+        validation: measures on purchases of shoppers who are in no training list.
+        training: settings of the run, and what it took.
+        weights_sha256: of ``adapter_model.safetensors``.
+    """
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=f"^{_NAME}$")
+    created: AwareDatetime
+    base: BaseModelCard
+    readout: Literal["verdict", "labels"]
+    answer: tuple[str, ...]
+    templates: tuple[TemplateRef, ...]
+    card_tokens: int
+    profile_tokens: int
+    candidates: int
+    validation: Mapping[str, float]
+    training: Mapping[str, Any]
+    weights_sha256: str
+
+    @property
+    def identity(self) -> str:
+        """Name and start of the weights' hash: two trainings never share it."""
+        return f"{self.name}@{self.weights_sha256[:8]}"
+
+
+def find_adapter(name: str) -> Path:
+    """Return the folder of an adapter.
+
+    Args:
+        name: a folder, the name of an adapter that comes with the package, or of one in the
+            user's cache folder.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    places = [Path(name).expanduser(), *(folder / name for folder in _homes())]
+    for place in places:
+        if (place / CARD_FILE).is_file():
+            return place
+    if (places[0] / CONFIG_FILE).is_file():
+        message = (
+            f"{places[0]}: {CARD_FILE} is missing, so nothing tells which model, readout and "
+            "templates this adapter was made for: tune one with shelfwise tune"
+        )
+        raise ConfigError(message)
+    known = ", ".join(path.name for path in known_adapters()) or "none"
+    raise ConfigError(f"adapter {name!r}: there is no such folder; known by name are {known}")
+
+
+def known_adapters() -> tuple[Path, ...]:
+    """Return the folders of all adapters that can be called by their name."""
+    found = [p.parent for home in _homes() for p in sorted(home.glob(f"*/{CARD_FILE}"))]
+    return tuple(found)
+
+
+def read_card(folder: Path) -> AdapterCard:
+    """Read an adapter's card and make sure that its weights are the ones that it speaks of.
+
+    Raises:
+        DataError: the card or the weights are missing or damaged.
+    """
+    try:
+        card = AdapterCard.model_validate_json((folder / CARD_FILE).read_bytes())
+        found = file_sha256(folder / WEIGHTS_FILE)
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename}: missing, so the adapter is not whole") from error
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{folder / CARD_FILE}: the card cannot be read: {error}") from error
+    if found != card.weights_sha256:
+        message = f"{folder / WEIGHTS_FILE}: damaged: its SHA-256 is not the one of the card"
+        raise DataError(message)
+    return card
+
+
+def read_data_card(folder: Path) -> DataCard:
+    """Read what an adapter was tuned on.
+
+    Raises:
+        DataError: the card is missing or damaged.
+    """
+    file = folder / DATA_CARD_FILE
+    try:
+        return DataCard.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{file}: the data card cannot be read: {error}") from error
+
+
+def check_base(card: AdapterCard, base: BaseModelCard) -> None:
+    """Refuse an adapter that was made for another model.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    if card.base.fingerprint != base.fingerprint:
+        message = (
+            f"adapter {card.name}: it was tuned for {card.base.name} "
+            f"({card.base.fingerprint[:12]}) and model.name = {base.name} has other weights "
+            f"({base.fingerprint[:12]}): set model.name = {card.base.name}, or tune again"
+        )
+        raise ConfigError(message)
+
+
+def check_use(card: AdapterCard, answers: Mapping[str, Sequence[str]]) -> None:
+    """Refuse an adapter whose prompts or answers this release would write in another way.
+
+    Args:
+        card: of the adapter.
+        answers: how the model answers each readout; see `readout_answers`.
+
+    Raises:
+        ConfigError: naming what differs, and what to do.
+    """
+    if tuple(answers.get(card.readout, ())) != card.answer:
+        message = (
+            f"adapter {card.name}: it was tuned for {card.readout} answers "
+            f"{', '.join(map(repr, card.answer[:4]))} and the model gives others here: tune again"
+        )
+        raise ConfigError(message)
+    for template in card.templates:
+        _check_template(card, template)
+
+
+def check_prompt(card: AdapterCard, prompt: Prompt) -> None:
+    """Refuse a prompt of another kind than the adapter has learnt.
+
+    A language that it was not tuned in is let through: its template has the same version.
+
+    Raises:
+        ConfigError: readout, template or its version differ.
+    """
+    asked = prompt.template
+    if prompt.readout != card.readout:
+        message = (
+            f"adapter {card.name}: it was tuned for the {card.readout} readout: set "
+            f"ranking.readout = {card.readout}, or leave model.adapter out"
+        )
+        raise ConfigError(message)
+    tuned = {one.language: one for one in card.templates}
+    same = tuned.get(asked.language)
+    versions = {(one.name, one.version) for one in card.templates}
+    if (asked.name, asked.version) not in versions or (same and same.sha256 != asked.sha256):
+        raise _other_template(card, f"{asked.name} version {asked.version}")
+
+
+def readout_answers(renderer: PromptRenderer, spec: ModelSpec) -> dict[str, tuple[str, ...]]:
+    """Return what is read of a model by readout: the verdict's token, or the labels."""
+    answers = {"labels": spec.labels}
+    if "verdict" in spec.readouts:
+        answers["verdict"] = (renderer.decode([renderer.verdict_token()]),)
+    return answers
+
+
+def _check_template(card: AdapterCard, template: TemplateRef) -> None:
+    named = f"{template.name}.v{template.version}.{template.language}"
+    try:
+        present = load_template(template.name, template.language, template.version)
+    except TemplateError as error:
+        raise _other_template(card, f"no {named}") from error
+    if present.sha256 != template.sha256:
+        raise _other_template(card, f"another text of {named}")
+
+
+def _other_template(card: AdapterCard, found: str) -> ConfigError:
+    tuned = ", ".join(f"{t.name} version {t.version} in {t.language}" for t in card.templates)
+    return ConfigError(
+        f"adapter {card.name}: it was tuned with the template {tuned}, and here is {found}: "
+        "tune again, or use the release that it was tuned with"
+    )
+
+
+def _homes() -> tuple[Path, ...]:
+    return Path(str(files("reranker"))) / "adapters", cache_folder() / "adapters"

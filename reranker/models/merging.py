@@ -1,0 +1,130 @@
+"""The arithmetic of adapters: what identifies a model's weights, and adding to them."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from reranker.errors import ConfigError, DataError
+from reranker.models.adapter import (
+    CARD_FILE,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    AdapterCard,
+    BaseModelCard,
+    check_base,
+    read_card,
+)
+from reranker.models.loading import load_causal_model
+from reranker.models.stored_folder import MANIFEST
+
+_SAMPLED = 64
+
+
+def weights_fingerprint(tensors: Iterable[tuple[str, Any]]) -> str:
+    """Return an identity of a model's weights that neither file format nor number type changes.
+
+    Hashed are the name and shape of each tensor, and 64 of its values, evenly spaced, in bfloat16.
+
+    Args:
+        tensors: names and `torch.Tensor` values of `PreTrainedModel.named_parameters`.
+    """
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
+        flat = tensor.detach().reshape(-1)
+        places = torch.linspace(0, len(flat) - 1, min(_SAMPLED, len(flat)), dtype=torch.float64)
+        values = flat[places.long().to(flat.device)].to(torch.bfloat16).float().cpu()
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def merge(model: Any, folder: Path) -> int:
+    """Add an adapter's matrices to a model's weights, and return how many layers it changed.
+
+    Each product is computed in float32 and then rounded to the weights' number type once.
+
+    Args:
+        model: a causal `PreTrainedModel` without adapters.
+        folder: of the adapter.
+
+    Raises:
+        DataError: the files are damaged, or do not fit the model.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(f"{folder}: the adapter cannot be read: {error}") from error
+    scaling = _scaling(config, folder)
+    modules = dict(model.named_modules())
+    downs = {name: tensor for name, tensor in tensors.items() if ".lora_A." in name}
+    if not downs or len(downs) * 2 != len(tensors):
+        raise DataError(f"{folder / WEIGHTS_FILE}: it holds other tensors than pairs of matrices")
+    for name, down in downs.items():
+        layer = modules.get(name.removeprefix("base_model.model.").partition(".lora_A.")[0])
+        up = tensors.get(name.replace(".lora_A.", ".lora_B."))
+        shape = (up.shape[0], down.shape[1]) if up is not None else None
+        if layer is None or up is None or shape != tuple(layer.weight.shape):
+            raise DataError(f"{folder / WEIGHTS_FILE}: {name} does not fit the model")
+        with torch.no_grad():
+            weight = layer.weight
+            change = (up.float() @ down.float()).mul_(scaling).to(weight.device)
+            weight.copy_((weight.float() + change).to(weight.dtype))
+    return len(downs)
+
+
+def write_merged(base: Path, adapter: Path, target: Path, *, name: str, dtype: str) -> AdapterCard:
+    """Write a base model with an adapter merged into it as a Hugging Face folder, for vLLM.
+
+    Args:
+        base: folder of the base model.
+        adapter: folder of the adapter.
+        target: a new folder; it is there when it is whole.
+        name: what messages call the base model.
+        dtype: of the weights: ``auto``, ``bfloat16`` or ``float32``.
+
+    Raises:
+        ConfigError: the adapter was made for another model, or the target is there already.
+        DataError: the adapter is damaged, or the target cannot be written.
+        ModelUnavailable: the base model cannot be loaded.
+    """
+    if target.exists():
+        raise ConfigError(f"{target}: it is there already: name a new folder")
+    card = read_card(adapter)
+    model = load_causal_model(base, dtype).cpu()
+    own = BaseModelCard(name=name, fingerprint=weights_fingerprint(model.named_parameters()))
+    check_base(card, own)
+    merge(model, adapter)
+    fresh = target.with_name(f"{target.name}.partial")
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        for file in base.iterdir():
+            if file.is_file() and "safetensors" not in file.name and file.name != MANIFEST:
+                shutil.copy2(file, fresh / file.name)
+        model.save_pretrained(str(fresh))
+        shutil.copy2(adapter / CARD_FILE, fresh / CARD_FILE)
+        fresh.replace(target)
+    except OSError as error:
+        raise DataError(f"{target}: it cannot be written: {error}") from error
+    return card
+
+
+def _scaling(config: Mapping[str, Any], folder: Path) -> float:
+    kind = config.get("peft_type")
+    special = [name for name in ("use_dora", "modules_to_save", "rank_pattern") if config.get(name)]
+    if kind != "LORA" or special or config.get("bias", "none") != "none":
+        what = ", ".join(special) or str(kind)
+        message = f"{folder / CONFIG_FILE}: only plain LoRA adapters can be loaded, not {what}"
+        raise DataError(message)
+    rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    return alpha / float(rank**0.5) if config.get("use_rslora") else alpha / rank

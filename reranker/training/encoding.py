@@ -1,0 +1,119 @@
+"""From an example to tokens, by the code that serving uses."""
+
+import random
+from collections.abc import Sequence
+
+from reranker.models.rendering import PromptRenderer, RenderedPrompt
+from reranker.ports import ModelSpec, Tokenizer
+from reranker.prompting import PromptBudget, build_prompt, draft_prompt
+from reranker.schema import Prompt, Readout, TemplateRef, Value
+from reranker.training.examples import TrainingExample
+
+
+class EncodedList(Value):
+    """One list as the model reads it; grades and scores are in slot order.
+
+    Attributes:
+        weight: of the list in the loss.
+    """
+
+    prompt: RenderedPrompt
+    grades: tuple[float, ...]
+    teacher: tuple[float, ...] | None
+    weight: float
+
+    def __len__(self) -> int:
+        return len(self.prompt.token_ids)
+
+
+class PromptMaker:
+    """Makes the prompts of examples as serving would."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, spec: ModelSpec, *, readout: Readout, budget: PromptBudget
+    ) -> None:
+        """Take what serving would take.
+
+        Args:
+            tokenizer: of the model.
+            spec: of the model.
+            readout: ``verdict`` or ``labels``.
+            budget: longest card and profile.
+        """
+        self._tokenizer = tokenizer
+        self._spec = spec
+        self._readout = readout
+        self._budget = budget
+
+    def prompt(self, example: TrainingExample, order: Sequence[int]) -> Prompt:
+        """Return the prompt of an example whose candidates are shown in an order.
+
+        Raises:
+            ContextOverflow: the list is longer than the model's context.
+        """
+        request = example.request
+        draft = draft_prompt(
+            request,
+            example.profile,
+            example.candidates,
+            language=request.language or "en",
+            readout=self._readout,
+            spec=self._spec,
+            tokenizer=self._tokenizer,
+            budget=self._budget,
+        )
+        return build_prompt(draft, order)
+
+
+class ExampleEncoder:
+    """Encodes examples for one model and readout."""
+
+    def __init__(self, prompts: PromptMaker, renderer: PromptRenderer, *, seed: int = 0) -> None:
+        """Take what serving would take.
+
+        Args:
+            prompts: makes the prompts.
+            renderer: of the model.
+            seed: of the orders in which lists are shown.
+        """
+        self._prompts = prompts
+        self._renderer = renderer
+        self._seed = seed
+        self.templates: dict[str, TemplateRef] = {}
+
+    def encode(self, example: TrainingExample) -> EncodedList:
+        """Return an example with its candidates in an order of its own.
+
+        The order depends on the example's id alone, which names the visit: at every visit each
+        candidate stands in another slot, and a slot tells nothing.
+
+        Raises:
+            ContextOverflow: the list is longer than the model's context.
+            ConfigError: the model cannot be asked in this way.
+        """
+        order = list(range(len(example.candidates)))
+        random.Random(f"{self._seed}/{example.example_id}").shuffle(order)
+        prompt = self._prompts.prompt(example, order)
+        self.templates[prompt.template.language] = prompt.template
+        teacher = example.teacher
+        return EncodedList(
+            prompt=self._renderer.render(prompt),
+            grades=tuple(example.grades[index] for index in order),
+            teacher=None if teacher is None else tuple(teacher[index] for index in order),
+            weight=example.weight,
+        )
+
+
+def by_length(lists: Sequence[EncodedList], most_tokens: int) -> list[list[EncodedList]]:
+    """Group lists of similar length so that each group, padded, has at most so many tokens.
+
+    A list that is longer alone makes a group of its own.
+    """
+    groups: list[list[EncodedList]] = []
+    for one in sorted(lists, key=len, reverse=True):
+        group = groups[-1] if groups else []
+        if group and (len(group) + 1) * len(group[0]) <= most_tokens:
+            group.append(one)
+        else:
+            groups.append([one])
+    return groups

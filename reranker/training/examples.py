@@ -1,0 +1,170 @@
+"""Lists to learn from, made of purchases.
+
+A purchase becomes a list: the product that was bought among products that were not, together with
+what was known of the shopper before. The list says nothing of what came later: the profile is made
+of the purchase's own history alone.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from pydantic import Field, FiniteFloat
+
+from reranker.errors import DataError
+from reranker.schema import Candidate, Language, Product, SearchRequest, Value
+from reranker.training.negatives import NegativeSampler
+from reranker.training.purchases import Purchase
+
+NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+"""Stands for the moment of a purchase of which only the order is known."""
+
+ProfileText = Callable[[Purchase], str | None]
+"""Returns what is told of a shopper, from what had happened before a purchase; None: nothing."""
+
+Products = Callable[[Sequence[str]], Sequence[Product | None]]
+"""Returns the products of some ids, None where the catalogue has none."""
+
+
+class TrainingExample(Value):
+    """One list to learn from.
+
+    Attributes:
+        user_id: of the shopper; it enters no prompt.
+        profile: text on the shopper; None says nothing about anybody.
+        request: its query, None for a recommendation.
+        candidates: in no order that means anything.
+        grades: one a candidate, 0 for what was not bought.
+        teacher: one score a candidate, a softmax of which is what a teacher believes; None where
+            there is no teacher.
+        weight: of the list in the loss.
+    """
+
+    example_id: str
+    user_id: str
+    profile: str | None
+    request: SearchRequest
+    candidates: tuple[Candidate, ...]
+    grades: tuple[FiniteFloat, ...]
+    teacher: tuple[FiniteFloat, ...] | None = None
+    weight: float = Field(1.0, gt=0)
+
+
+class Teacher(Protocol):
+    """Grades candidates for a shopper with a history."""
+
+    def scores(self, history: Sequence[str], candidates: Sequence[str]) -> tuple[float, ...]:
+        """Return one score a candidate."""
+        ...
+
+
+class ExampleSource(Protocol):
+    """Gives lists by number; the same number and visit always give the same list."""
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of different purchases."""
+        ...
+
+    def example(self, row: int, visit: int) -> TrainingExample:
+        """Return the list of a purchase; each visit draws other negatives."""
+        ...
+
+
+class PurchaseExamples:
+    """An `ExampleSource` over purchases."""
+
+    def __init__(
+        self,
+        name: str,
+        purchases: Sequence[Purchase],
+        *,
+        products: Products,
+        profile: ProfileText,
+        negatives: NegativeSampler,
+        candidates: int,
+        teacher: Teacher | None = None,
+        profile_dropout: float = 0.0,
+        language: Language = "en",
+        seed: int = 0,
+    ) -> None:
+        """Take everything that a list is made of; nothing is computed yet.
+
+        Args:
+            name: what records call it.
+            purchases: one list each.
+            products: looks up candidates.
+            profile: tells of a shopper.
+            negatives: draws candidates where a purchase names none.
+            candidates: length of a list.
+            teacher: grades the candidates.
+            profile_dropout: share of lists that say nothing of the shopper, as those of strangers.
+            language: of the prompts.
+            seed: of all that is drawn.
+        """
+        self.name = name
+        self._purchases = purchases
+        self._products = products
+        self._profile = profile
+        self._negatives = negatives
+        self._candidates = candidates
+        self._teacher = teacher
+        self._dropout = profile_dropout
+        self._language = language
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._purchases)
+
+    def example(self, row: int, visit: int) -> TrainingExample:
+        """Return the list of a purchase.
+
+        Raises:
+            DataError: the catalogue lacks the product that was bought.
+        """
+        purchase = self._purchases[row]
+        generator = random.Random(f"{self._seed}/{self.name}/{row}/{visit}")
+        told = generator.random() >= self._dropout
+        shown = self._shown(purchase, generator)
+        teacher = None
+        if self._teacher is not None:
+            ids = [product.product_id for product in shown]
+            teacher = self._teacher.scores(purchase.history if told else (), ids)
+        name = f"{self.name}/{row}/{visit}"
+        return TrainingExample(
+            example_id=name,
+            user_id=purchase.user_id,
+            profile=self._profile(purchase) if told else None,
+            request=SearchRequest(
+                request_id=name,
+                query=purchase.query,
+                at=purchase.at or NO_TIME,
+                language=self._language,
+            ),
+            candidates=tuple(
+                Candidate(product=product, recall_rank=rank, recall_score=0.0)
+                for rank, product in enumerate(shown, start=1)
+            ),
+            grades=tuple(float(p.product_id == purchase.target) for p in shown),
+            teacher=teacher,
+        )
+
+    def _shown(self, purchase: Purchase, generator: random.Random) -> list[Product]:
+        if purchase.candidates:
+            ids = list(dict.fromkeys(purchase.candidates))
+        else:
+            others = self._negatives.draw(purchase, self._candidates - 1, generator)
+            ids = [purchase.target, *others]
+        found = [product for product in self._products(ids) if product is not None]
+        generator.shuffle(found)
+        if all(product.product_id != purchase.target for product in found):
+            raise DataError(
+                f"{self.name}: the product {purchase.target} that was bought is not in the "
+                "catalogue, or not among the candidates that the purchase names"
+            )
+        return found

@@ -1,0 +1,222 @@
+"""The training loop: steps, validations and checkpoints.
+
+Importing this module loads torch, transformers and peft.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from reranker.errors import DataError
+from reranker.ports import Progress, no_progress
+from reranker.settings import TrainingSettings
+from reranker.training.averaging import RunningAverage
+from reranker.training.checkpoint import Best, Checkpoint, load, save
+from reranker.training.encoding import EncodedList, ExampleEncoder, by_length
+from reranker.training.network import TunedNetwork
+from reranker.training.objective import as_tensor, list_loss
+from reranker.training.plan import Curriculum, learning_rate, steps_of
+from reranker.training.record import TrainingRecord
+from reranker.training.validation import by_score, summary
+
+MEASURE = "nDCG@10"
+_BETAS = (0.9, 0.98)
+"""A second moment with a short memory: trainings of LoRA layers have some hundred steps."""
+
+Improved = Callable[[Mapping[str, float], int], object]
+"""Told of the measures of the best validation so far and its step; the network has its weights."""
+
+
+class Trainer:
+    """Trains one network on one curriculum, in one folder.
+
+    A trainer that is made for a folder with a checkpoint goes on from there: the same weights come
+    out as if it had never stopped.
+    """
+
+    def __init__(
+        self,
+        network: TunedNetwork,
+        encoder: ExampleEncoder,
+        curriculum: Curriculum,
+        validation: Sequence[EncodedList],
+        settings: TrainingSettings,
+        folder: Path,
+        *,
+        plan: str,
+    ) -> None:
+        """Start, or go on from the folder's checkpoint.
+
+        Args:
+            network: with an untrained adapter.
+            encoder: of the same model.
+            curriculum: deals out what is learnt from.
+            validation: lists of other shoppers.
+            settings: of the training.
+            folder: for checkpoint and record.
+            plan: identity of settings and data.
+
+        Raises:
+            ConfigError: the folder's checkpoint is of another plan.
+            DataError: it is damaged.
+        """
+        self.network = network
+        self._encoder = encoder
+        self._curriculum = curriculum
+        self._validation = validation
+        self._settings = settings
+        self._folder = folder
+        self._plan = plan
+        self._parameters = list(network.trained.values())
+        self._optimizer = torch.optim.AdamW(
+            self._parameters,
+            lr=settings.learning_rate,
+            betas=_BETAS,
+            weight_decay=settings.weight_decay,
+        )
+        self.step, self.seconds, self.tokens = 0, 0.0, 0
+        self.best = Best()
+        self.best_weights = network.state()
+        self._average = RunningAverage(network.trained, settings.average)
+        torch.manual_seed(settings.seed)
+        found = load(folder, plan)
+        if found is not None:
+            self._restore(found)
+        self._record = TrainingRecord(folder, after=self.step)
+
+    def run(self, *, improved: Improved | None = None, progress: Progress = no_progress) -> None:
+        """Train to the end of the settings' lists, or until validation stops getting better.
+
+        Args:
+            improved: told of each validation that is the best so far.
+            progress: told of the lists seen.
+
+        Raises:
+            DataError: the loss is no finite number any more, or a checkpoint cannot be written.
+        """
+        settings, steps = self._settings, steps_of(self._settings)
+        if self.step == 0 and self.best.step == 0 and self.best.value < 0:
+            self._validate(improved)
+        while self.step < steps and not self._is_stale():
+            self._train_step()
+            progress(
+                f"tuning ({self._rate():.0f} tokens/s, best {MEASURE} {self.best.value:.3f})",
+                self.step * settings.batch,
+                steps * settings.batch,
+            )
+            last = self.step == steps
+            if self.step % settings.validate_every == 0 or last:
+                self._validate(improved)
+            if self.step % settings.checkpoint_every == 0 or last:
+                save(self._folder, self._checkpoint())
+        save(self._folder, self._checkpoint())
+        self._record.close()
+
+    def measure(
+        self, lists: Sequence[EncodedList], progress: Progress = no_progress
+    ) -> Mapping[str, float]:
+        """Return how well the network ranks some lists; see `validation.summary`."""
+        rankings = []
+        with torch.inference_mode():
+            for group in by_length(lists, self._settings.pass_tokens):
+                scores = self.network.scores(group)
+                rankings += [
+                    by_score(found.tolist(), one.grades)
+                    for found, one in zip(scores, group, strict=True)
+                ]
+                progress("validating", len(rankings), len(lists))
+        return summary(rankings)
+
+    def _train_step(self) -> None:
+        started = time.monotonic()
+        rate = learning_rate(self.step, self._settings)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        lists = [self._encoder.encode(one) for one in self._curriculum.batch(self.step)]
+        self._optimizer.zero_grad()
+        loss = sum(self._learn(group, len(lists)) for group in self._groups(lists))
+        length = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
+        self._optimizer.step()
+        self.step += 1
+        self._average.update(self.step)
+        seconds, tokens = time.monotonic() - started, sum(map(len, lists))
+        self.seconds += seconds
+        self.tokens += tokens
+        if not math.isfinite(loss):
+            message = f"step {self.step}: the training has diverged: lower training.learning_rate"
+            raise DataError(message)
+        values = {
+            "loss": loss,
+            "gradient": float(length),
+            "learning_rate": rate,
+            "seconds": round(seconds, 3),
+            "tokens": tokens,
+            "lists": self.step * self._settings.batch,
+        }
+        self._record.write("step", self.step, values)
+
+    def _groups(self, lists: Sequence[EncodedList]) -> list[list[EncodedList]]:
+        return by_length(lists, self._settings.pass_tokens)
+
+    def _learn(self, group: Sequence[EncodedList], batch: int) -> float:
+        """Add a group's share of the step's gradients; return its share of the loss."""
+        settings, losses = self._settings, []
+        for one, scores in zip(group, self.network.scores(group), strict=True):
+            teacher = None if one.teacher is None else as_tensor(one.teacher, scores)
+            loss = list_loss(
+                scores,
+                as_tensor(one.grades, scores),
+                teacher,
+                objective=settings.objective,
+                teacher_weight=settings.teacher,
+                temperature=settings.temperature,
+            )
+            losses.append(loss * one.weight)
+        total = torch.stack(losses).sum() / batch
+        total.backward()  # type: ignore[no-untyped-call]
+        return float(total.detach())
+
+    def _validate(self, improved: Improved | None) -> None:
+        with self._average.in_place():
+            measures = self.measure(self._validation)
+            values = {**measures, "seen": self.step * self._settings.batch}
+            self._record.write("validation", self.step, {**values, "seconds": self.seconds})
+            if measures[MEASURE] > self.best.value:
+                self.best = Best(value=measures[MEASURE], step=self.step)
+                self.best_weights = self.network.state()
+                if improved is not None and self.step:
+                    improved(measures, self.step)
+            else:
+                self.best = self.best.model_copy(update={"misses": self.best.misses + 1})
+
+    def _is_stale(self) -> bool:
+        patience = self._settings.patience
+        return patience > 0 and self.best.misses >= patience
+
+    def _rate(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            plan=self._plan,
+            step=self.step,
+            weights=self.network.state(),
+            optimizer=self._optimizer.state_dict(),
+            generator=torch.get_rng_state(),
+            average=self._average.values,
+            best=self.best,
+            best_weights=self.best_weights,
+            seconds=self.seconds,
+            tokens=self.tokens,
+        )
+
+    def _restore(self, found: Checkpoint) -> None:
+        self.step, self.seconds, self.tokens = found.step, found.seconds, found.tokens
+        self.best, self.best_weights = found.best, found.best_weights
+        self.network.restore(found.weights)
+        self._average.restore(found.average)
+        self._optimizer.load_state_dict(found.optimizer)
+        torch.set_rng_state(found.generator)

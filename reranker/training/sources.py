@@ -1,0 +1,226 @@
+"""Where lists come from: files of purchases, put together with what serving tells of a shopper."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from reranker.errors import DataError
+from reranker.models.adapter import SourceCard
+from reranker.ports import Progress, Tokenizer
+from reranker.schema import Product, Value
+from reranker.settings import Settings, TrainingSettings
+from reranker.training.examples import (
+    NO_TIME,
+    ProfileText,
+    PurchaseExamples,
+    Teacher,
+    TrainingExample,
+)
+from reranker.training.negatives import NegativeMix, NegativeSampler
+from reranker.training.purchases import (
+    Purchase,
+    Split,
+    fingerprint,
+    read_histories,
+    read_purchases,
+    split_by_shopper,
+)
+from reranker.training.teacher import CountingTeacher
+from retrieval.behaviour.pseudonyms import Pseudonym
+from retrieval.catalogue import import_catalogue
+from retrieval.product_table import ProductTable
+from retrieval.profiles import ProfileBuilder, untimed_purchases
+
+_FITTED = 4000
+VALIDATION_CANDIDATES = 20
+
+
+class Lists(Value):
+    """What a source gives: lists to train on, lists to validate on, and what they are made of.
+
+    Attributes:
+        pseudonyms: of the shoppers of a store who are learnt from; empty for public data.
+        key_fingerprint: of the key that they were made with.
+    """
+
+    train: PurchaseExamples
+    validation: tuple[TrainingExample, ...]
+    card: SourceCard
+    pseudonyms: tuple[Pseudonym, ...] = ()
+    key_fingerprint: str | None = None
+
+
+class ListSource(Protocol):
+    """Something that lists to learn from can be made of."""
+
+    def lists(
+        self, work: Path, settings: Settings, tokenizer: Tokenizer, progress: Progress
+    ) -> Lists:
+        """Return its lists.
+
+        Args:
+            work: folder for what is made on the way.
+            settings: of the training, and of what is told of a shopper.
+            tokenizer: of the model.
+            progress: told what is being done.
+
+        Raises:
+            DataError: something cannot be used; the message names it.
+        """
+        ...
+
+
+class PurchaseFiles(Value):
+    """A `ListSource` of files; see `reranker.training.purchases` for their form.
+
+    Attributes:
+        products: of the catalogue; the importer's form.
+        histories: to count what is popular and bought together; None counts the histories of the
+            purchases that are trained on.
+    """
+
+    name: str
+    products: Path
+    purchases: Path
+    histories: Path | None = None
+
+    def lists(
+        self, work: Path, settings: Settings, tokenizer: Tokenizer, progress: Progress
+    ) -> Lists:
+        """Read the files, hold shoppers back for validation, and count what the rest needs."""
+        training = settings.training
+        table = _catalogue(self.products, work, progress)
+        ids = table.product_ids(range(len(table)))
+        progress("reading purchases", 0, 2)
+        purchases = _known(read_purchases(self.purchases), set(ids), self.purchases)
+        held = training.validation_shoppers
+        split = split_by_shopper(purchases, validation=held, seed=training.seed)
+        progress("reading purchases", 1, 2)
+        if self.histories is not None:
+            histories: Sequence[Sequence[str]] = read_histories(self.histories)
+        else:
+            histories = [one.history for one in split.train]
+        mix = NegativeMix.of(training)
+        categories = categories_of(table) if mix.category else {}
+        negatives = NegativeSampler(ids, mix, histories=histories, categories=categories)
+        teacher = _teacher(table, histories, split, negatives, training)
+        progress("reading purchases", 2, 2)
+        told = UntimedProfiles(ProfileBuilder(table, settings.profile, tokenizer))
+        return lists_of(self.name, split, table, told, negatives, training, teacher)
+
+
+def lists_of(
+    name: str,
+    split: Split,
+    table: ProductTable,
+    profile: ProfileText,
+    negatives: NegativeSampler,
+    training: TrainingSettings,
+    teacher: Teacher | None = None,
+) -> Lists:
+    """Put together the lists of both parts of a split."""
+
+    def examples(
+        part: Sequence[Purchase], name: str, size: int, dropout: float
+    ) -> PurchaseExamples:
+        return PurchaseExamples(
+            name,
+            part,
+            products=_Lookup(table),
+            profile=profile,
+            negatives=negatives,
+            candidates=size,
+            teacher=teacher,
+            profile_dropout=dropout,
+            seed=training.seed,
+        )
+
+    held = examples(split.validation, f"{name}-validation", VALIDATION_CANDIDATES, 0.0)
+    return Lists(
+        train=examples(split.train, name, training.candidates, training.profile_dropout),
+        validation=tuple(held.example(row, 0) for row in range(len(held))),
+        card=_card(name, split, len(table)),
+    )
+
+
+def categories_of(table: ProductTable) -> dict[str, str]:
+    """Return the category of each product that has one."""
+    products = table.products(range(len(table)))
+    return {product.product_id: product.category for product in products if product.category}
+
+
+class UntimedProfiles:
+    """Tells of shoppers whose purchases have an order and no times."""
+
+    def __init__(self, builder: ProfileBuilder) -> None:
+        self._builder = builder
+
+    def __call__(self, purchase: Purchase) -> str | None:
+        """Return the profile's text from what was bought before a purchase."""
+        events = untimed_purchases(purchase.history, NO_TIME)
+        found = self._builder.build(purchase.user_id, events, NO_TIME, timed=False)
+        return found.summary if found is not None else None
+
+
+class _Lookup:
+    def __init__(self, table: ProductTable) -> None:
+        self._table = table
+
+    def __call__(self, product_ids: Sequence[str]) -> list[Product | None]:
+        rows = self._table.rows_of_ids(product_ids)
+        found = iter(self._table.products(rows[rows >= 0]))
+        return [next(found) if row >= 0 else None for row in rows.tolist()]
+
+
+def _catalogue(products: Path, work: Path, progress: Progress) -> ProductTable:
+    target = work / "catalogue" / "products.arrow"
+    import_catalogue(
+        [products],
+        target,
+        replace=True,
+        progress=lambda done, total: progress("reading products", done, total or 0),
+    )
+    return ProductTable.open(target)
+
+
+def _known(purchases: Sequence[Purchase], ids: set[str], file: Path) -> tuple[Purchase, ...]:
+    """Return purchases of products that the catalogue has."""
+    known = tuple(one for one in purchases if one.target in ids)
+    if not known:
+        raise DataError(f"{file}: none of the products bought is in the catalogue")
+    return known
+
+
+def _teacher(
+    table: ProductTable,
+    histories: Sequence[Sequence[str]],
+    split: Split,
+    negatives: NegativeSampler,
+    training: TrainingSettings,
+) -> Teacher | None:
+    """Count a teacher from histories, and fit it to purchases that are trained on."""
+    if not training.teacher:
+        return None
+    rows = range(len(table))
+    teacher = CountingTeacher(table.product_ids(rows), table.titles(rows), histories)
+    generator = random.Random(training.seed)
+    chosen = generator.sample(split.train, min(_FITTED, len(split.train)))
+    size = VALIDATION_CANDIDATES - 1
+    lists = [(one, (one.target, *negatives.draw(one, size, generator))) for one in chosen]
+    teacher.fit([pair for pair in lists if len(pair[1]) == size + 1] or lists)
+    return teacher
+
+
+def _card(name: str, split: Split, products: int) -> SourceCard:
+    moments = [one.at for one in split.train if one.at is not None]
+    return SourceCard(
+        name=name,
+        purchases=len(split.train),
+        shoppers=len({one.user_id for one in split.train}),
+        products=products,
+        first=min(moments, default=None),
+        last=max(moments, default=None),
+        languages=("en",),
+        sha256=fingerprint(split.train),
+    )

@@ -1,0 +1,134 @@
+"""Lists from the behaviour of a shop's own store."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from reranker.errors import DataError
+from reranker.ports import Progress, Tokenizer
+from reranker.schema import CATEGORY_SEPARATOR, Language, Value
+from reranker.settings import Settings
+from reranker.training.negatives import NegativeMix, NegativeSampler
+from reranker.training.purchases import Purchase, split_by_shopper
+from reranker.training.sources import Lists, categories_of, lists_of
+from reranker.training.store_purchases import purchases_of
+from retrieval.behaviour import BehaviourStore
+from retrieval.behaviour.pseudonyms import Pseudonym
+from retrieval.product_table import ProductTable
+from retrieval.profiles import DuckDBProfileStore
+
+_EVENTS = 5000
+
+
+class StoreBehaviour(Value):
+    """A `ListSource` over the store of the settings.
+
+    Learnt from are purchases of shoppers who have agreed to training. The profile is the one that
+    serving would have made at that moment. Negatives are of the same category, and what the
+    shopper has bought of it before; the rest of the mix is the settings'.
+
+    Attributes:
+        catalogue: file of the catalogue.
+        until: purchases from then on are not looked at.
+        per_shopper: most purchases of one shopper.
+        language: of the prompts.
+    """
+
+    name: str
+    catalogue: Path
+    until: datetime
+    per_shopper: int = 20
+    language: Language = "en"
+
+    def lists(
+        self, work: Path, settings: Settings, tokenizer: Tokenizer, progress: Progress
+    ) -> Lists:
+        """Read the store; it is closed again when this returns.
+
+        Raises:
+            DataError: it has no purchases that models may learn from.
+        """
+        del work  # nothing is made on the way
+        training = settings.training
+        table = ProductTable.open(self.catalogue)
+        ids, categories = table.product_ids(range(len(table))), categories_of(table)
+        folder = settings.store.path
+        with BehaviourStore(folder, read_only=True, privacy=settings.privacy) as store:
+            purchases = self._purchases(store, set(ids), categories, training.seed)
+            if not purchases:
+                message = f"{folder}: no purchases that models may learn from before {self.until}"
+                raise DataError(message)
+            told = _Told(DuckDBProfileStore(store, table, settings.profile, tokenizer))
+            for done, purchase in enumerate(purchases, start=1):
+                told.look_up(purchase, self.language)
+                progress("making profiles", done, len(purchases))
+            key = store.fingerprint
+        held = min(training.validation_shoppers, len({one.user_id for one in purchases}) // 5)
+        split = split_by_shopper(purchases, validation=held, seed=training.seed)
+        negatives = NegativeSampler(
+            ids,
+            NegativeMix.of(training).model_copy(update={"category": 1.0, "recalled": 0.5}),
+            categories=categories,
+            recall=_OwnHistory(categories),
+            bar_history=False,
+        )
+        found = lists_of(self.name, split, table, told, negatives, training)
+        written = {Pseudonym.written(one.user_id) for one in split.train}
+        pseudonyms = tuple(sorted(each for each in written if each is not None))
+        return found.model_copy(update={"pseudonyms": pseudonyms, "key_fingerprint": key})
+
+    def _purchases(
+        self,
+        store: BehaviourStore,
+        products: Collection[str],
+        categories: Mapping[str, str],
+        seed: int,
+    ) -> tuple[Purchase, ...]:
+        """Return purchases of products of the catalogue, by shoppers who agreed to training."""
+        found = purchases_of(
+            store.histories(self.until, limit=_EVENTS, purpose="training"),
+            per_shopper=self.per_shopper,
+            query_of=lambda product: _leaf(categories.get(product)),
+            seed=seed,
+        )
+        return tuple(one for one in found if one.target in products)
+
+
+class _Told:
+    """Texts on shoppers at the moments of their purchases, made while the store is open."""
+
+    def __init__(self, profiles: DuckDBProfileStore) -> None:
+        self._profiles = profiles
+        self._texts: dict[tuple[str, datetime], str | None] = {}
+
+    def look_up(self, purchase: Purchase, language: Language) -> None:
+        """Make the text for a purchase."""
+        if purchase.at is None or (purchase.user_id, purchase.at) in self._texts:
+            return
+        # Strictly before the moment is before all that was bought along, too.
+        found = self._profiles.profile(purchase.user_id, purchase.at, language)
+        self._texts[purchase.user_id, purchase.at] = found.summary if found else None
+
+    def __call__(self, purchase: Purchase) -> str | None:
+        """Return the text for a purchase; None without consent to a profile."""
+        return None if purchase.at is None else self._texts.get((purchase.user_id, purchase.at))
+
+
+class _OwnHistory:
+    """Recalls what a shopper has bought of the target's category before."""
+
+    def __init__(self, categories: dict[str, str]) -> None:
+        self._categories = categories
+
+    def __call__(self, purchase: Purchase, count: int) -> Sequence[str]:
+        wanted = self._categories.get(purchase.target)
+        own: defaultdict[str, int] = defaultdict(int)
+        for product in purchase.history:
+            if self._categories.get(product) == wanted:
+                own[product] += 1
+        return sorted(own, key=lambda product: -own[product])[:count]
+
+
+def _leaf(category: str | None) -> str | None:
+    return category.rpartition(CATEGORY_SEPARATOR)[2].lower() if category else None

@@ -1,0 +1,272 @@
+"""Tune the embedded model on purchases: from settings and files to an adapter folder.
+
+Importing this module loads torch, transformers and peft.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reranker.models.adapter import AdapterCard, BaseModelCard, DataCard, readout_answers
+from reranker.models.asking import describe
+from reranker.models.conversion import quiet_transformers
+from reranker.models.embedded import EmbeddedModel
+from reranker.models.rendering import PromptRenderer, load_tokenizer
+from reranker.models.tokenizing import HFTokenizer
+from reranker.models.weights import resolve
+from reranker.ports import Progress, no_progress
+from reranker.prompting import PromptBudget
+from reranker.schema import Readout
+from reranker.settings import Settings
+from reranker.training.encoding import ExampleEncoder, PromptMaker
+from reranker.training.folder import write_adapter
+from reranker.training.loop import Trainer
+from reranker.training.network import TunedNetwork
+from reranker.training.plan import Curriculum
+from reranker.training.served import ServedMeasures, measure_served
+from reranker.training.sources import Lists, ListSource
+from reranker.training.speed import SpeedComparison, compare_speed
+from retrieval.privacy.traces import SHOPPERS
+
+ADAPTER_FOLDER = "adapter"
+_SAMPLED = 16
+_FREE = ("lists", "validate_every", "checkpoint_every", "patience", "validation_lists")
+"""Settings that a training may go on with changed."""
+
+
+def tune(
+    settings: Settings,
+    sources: Sequence[ListSource],
+    folder: Path,
+    *,
+    name: str,
+    weights: Sequence[float] = (),
+    readout: Readout = "verdict",
+    start: Path | None = None,
+    progress: Progress = no_progress,
+) -> AdapterCard:
+    """Tune an adapter, or go on with a tuning that was stopped.
+
+    The folder holds the checkpoint, the record (``record.jsonl``, TensorBoard files) and, from the
+    first validation that is better than the untuned model on, the best adapter so far.
+
+    Args:
+        settings: the model, how prompts are made (``ranking.card_tokens``, ``profile.max_tokens``)
+            and how is trained.
+        sources: what to learn from.
+        folder: of the run.
+        name: of the adapter.
+        weights: of the sources, how many lists of each are seen; none: alike.
+        readout: that the model is tuned for.
+        start: adapter whose weights the training starts from; None starts from nothing.
+        progress: told what is being done.
+
+    Returns:
+        The card of the best adapter, measured on all lists that were held back.
+
+    Raises:
+        ConfigError: the model cannot be asked in this way, or the folder is of another training.
+        DataError: a file cannot be used, or the training has diverged.
+        ModelUnavailable: the model cannot be fetched or loaded.
+    """
+    run = _Run(settings, sources, folder, name=name, readout=readout, progress=progress)
+    if start is not None:
+        run.start_from(start)
+    trainer = run.trainer(weights or [1.0] * len(sources))
+    trainer.run(improved=run.write, progress=progress)
+    run.network.restore(trainer.best_weights)
+    measures = trainer.measure(run.validation, progress)
+    return run.write(measures, trainer.best.step)
+
+
+def evaluate(
+    settings: Settings,
+    source: ListSource,
+    *,
+    lists: int,
+    shuffles: int,
+    progress: Progress = no_progress,
+) -> ServedMeasures:
+    """Measure the settings' model and adapter, as served, on the lists that tuning holds back.
+
+    Args:
+        settings: of model, prompts and training.
+        source: of the lists.
+        lists: most lists that are judged.
+        shuffles: orders in which each is shown.
+        progress: told what is being done.
+
+    Raises:
+        ConfigError: the adapter was made for something else.
+        DataError: a file cannot be used.
+        ModelUnavailable: the model cannot be fetched or loaded.
+    """
+    import asyncio
+    from tempfile import TemporaryDirectory
+
+    model = EmbeddedModel.load(settings.model, progress=progress)
+    readout: Readout = "verdict" if "verdict" in model.spec.readouts else "labels"
+    with TemporaryDirectory() as work:
+        without_teacher = settings.training.model_copy(update={"teacher": 0.0})
+        plain = settings.model_copy(update={"training": without_teacher})
+        found = source.lists(Path(work), plain, model.tokenizer, progress)
+    budget = PromptBudget(card=settings.ranking.card_tokens, profile=settings.profile.max_tokens)
+    prompts = PromptMaker(model.tokenizer, model.spec, readout=readout, budget=budget)
+
+    async def judge() -> ServedMeasures:
+        judged = found.validation[:lists]
+        try:
+            return await measure_served(
+                model, prompts, judged, shuffles=shuffles, readout=readout, progress=progress
+            )
+        finally:
+            await model.aclose()
+
+    return asyncio.run(judge())
+
+
+def compare(
+    settings: Settings,
+    source: ListSource,
+    work: Path,
+    *,
+    lists: int,
+    rounds: int,
+    progress: Progress = no_progress,
+) -> SpeedComparison:
+    """Time steps of tuning against a bare peft loop; see `compare_speed`.
+
+    Args:
+        settings: of model, prompts and training.
+        source: of the lists.
+        work: folder for what is made on the way.
+        lists: of a step.
+        rounds: times that both take turns.
+        progress: told what is being done.
+
+    Raises:
+        DataError: a file cannot be used.
+        ModelUnavailable: the model cannot be fetched or loaded.
+    """
+    run = _Run(settings, [source], work, name="speed", readout="verdict", progress=progress)
+    training = settings.training
+    return compare_speed(
+        run.network,
+        resolve(settings.model.name),
+        run.validation[:lists],
+        dtype=settings.model.dtype,
+        rank=training.rank,
+        alpha=training.alpha,
+        rounds=rounds,
+        progress=progress,
+    )
+
+
+class _Run:
+    """What one tuning is made of."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        sources: Sequence[ListSource],
+        folder: Path,
+        *,
+        name: str,
+        readout: Readout,
+        progress: Progress,
+    ) -> None:
+        training, base = settings.training, resolve(settings.model.name, progress=progress)
+        with quiet_transformers():
+            renderer = PromptRenderer(load_tokenizer(base), name=settings.model.name)
+        tokenizer = HFTokenizer(base)
+        self._settings, self._folder, self._name = settings, folder, name
+        self._readout = readout
+        self._start = ""
+        self.lists: list[Lists] = [
+            source.lists(folder / "data" / str(number), settings, tokenizer, progress)
+            for number, source in enumerate(sources)
+        ]
+        progress(f"loading {settings.model.name}", 0, 1)
+        with quiet_transformers():
+            self.network = TunedNetwork(
+                base,
+                dtype=settings.model.dtype,
+                rank=training.rank,
+                alpha=training.alpha,
+                rank_stabilised=training.rank_stabilised,
+                seed=training.seed,
+            )
+        progress(f"loading {settings.model.name}", 1, 1)
+        spec = describe(renderer, name=renderer.name, context_length=self.network.context_length)
+        self._answer = readout_answers(renderer, spec)[readout]
+        budget = PromptBudget(
+            card=settings.ranking.card_tokens, profile=settings.profile.max_tokens
+        )
+        prompts = PromptMaker(tokenizer, spec, readout=readout, budget=budget)
+        self._encoder = ExampleEncoder(prompts, renderer, seed=training.seed)
+        held = [example for lists in self.lists for example in lists.validation]
+        self.validation = [self._encoder.encode(example) for example in held]
+
+    def trainer(self, weights: Sequence[float]) -> Trainer:
+        """Return the trainer of this run, at the step that it has reached."""
+        training = self._settings.training
+        curriculum = Curriculum(
+            [one.train for one in self.lists], weights, batch=training.batch, seed=training.seed
+        )
+        # Spread over all sources, however many lists each of them holds back.
+        stride = max(len(self.validation) // training.validation_lists, 1)
+        return Trainer(
+            self.network,
+            self._encoder,
+            curriculum,
+            self.validation[::stride][: training.validation_lists],
+            training,
+            self._folder,
+            plan=self._plan(weights),
+        )
+
+    def start_from(self, adapter: Path) -> None:
+        """Begin with the weights of an adapter."""
+        self._start = self.network.start_from(adapter)
+
+    def write(self, measures: Mapping[str, float], step: int) -> AdapterCard:
+        """Write the network's present adapter with its cards."""
+        settings = self._settings
+        training = settings.training.model_dump(mode="json")
+        facts: dict[str, Any] = {
+            "name": self._name,
+            "base": BaseModelCard(name=settings.model.name, fingerprint=self.network.fingerprint),
+            "readout": self._readout,
+            "answer": self._answer,
+            "templates": tuple(self._encoder.templates.values()),
+            "card_tokens": settings.ranking.card_tokens,
+            "profile_tokens": settings.profile.max_tokens,
+            "candidates": settings.training.candidates,
+            "validation": dict(measures),
+            "training": {**training, "lists_seen": step * settings.training.batch},
+        }
+        shoppers = [pseudonym for one in self.lists for pseudonym in one.pseudonyms]
+        keys = [one.key_fingerprint for one in self.lists if one.key_fingerprint]
+        data = DataCard(
+            sources=tuple(one.card for one in self.lists),
+            shoppers=SHOPPERS if shoppers else None,
+            key_fingerprint=keys[0] if keys else None,
+        )
+        folder = self._folder / ADAPTER_FOLDER
+        return write_adapter(folder, self.network, facts, data, shoppers)
+
+    def _plan(self, weights: Sequence[float]) -> str:
+        """Return the identity of all that a training must not change on the way."""
+        training = self._settings.training.model_dump(mode="json", exclude_defaults=True)
+        plan = {
+            "training": {name: value for name, value in training.items() if name not in _FREE},
+            "base": self.network.fingerprint,
+            "sources": [one.card.model_dump(mode="json") for one in self.lists],
+            "weights": list(weights),
+            "start": self._start,
+            # Whatever settings, templates or profiles come to, they come to these tokens.
+            "lists": [one.prompt.token_ids for one in self.validation[:_SAMPLED]],
+        }
+        return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()

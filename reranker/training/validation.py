@@ -1,0 +1,44 @@
+"""How well a model ranks lists that it has not learnt from."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+_DEPTHS = (1, 5, 10)
+
+
+def ndcg(grades: Sequence[float], k: int) -> float:
+    """Return nDCG@k of one list: gain ``grade``, discount ``log2(rank + 1)``.
+
+    Järvelin and Kekäläinen 2002. A list without a grade above 0 has 0.
+
+    Args:
+        grades: in the order of the ranking.
+        k: ranks that count.
+    """
+    ideal = _gain(sorted(grades, reverse=True)[:k])
+    return _gain(grades[:k]) / ideal if ideal else 0.0
+
+
+def by_score(scores: Sequence[float], grades: Sequence[float]) -> list[float]:
+    """Return grades in the order of their scores, the highest first.
+
+    Among equal scores the lowest grade comes first: a model that says nothing gains nothing.
+    """
+    order = sorted(range(len(scores)), key=lambda slot: (-scores[slot], grades[slot]))
+    return [grades[slot] for slot in order]
+
+
+def summary(rankings: Sequence[Sequence[float]]) -> Mapping[str, float]:
+    """Return the mean nDCG at 1, 5 and 10 of some lists, and their number.
+
+    Args:
+        rankings: grades in the order of each ranking; at least one.
+    """
+    found = {
+        f"nDCG@{k}": sum(ndcg(ranking, k) for ranking in rankings) / len(rankings) for k in _DEPTHS
+    }
+    return {**found, "lists": float(len(rankings))}
+
+
+def _gain(grades: Sequence[float]) -> float:
+    return math.fsum(grade / math.log2(rank + 1) for rank, grade in enumerate(grades, start=1))

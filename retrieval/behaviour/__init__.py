@@ -1,0 +1,7 @@
+"""What shoppers did: taken in, cleaned, kept by pseudonym, and handed out by purpose."""
+
+from retrieval.behaviour.histories import PastEvent
+from retrieval.behaviour.opening import FILE_NAME
+from retrieval.behaviour.store import BehaviourStore
+
+__all__ = ["FILE_NAME", "BehaviourStore", "PastEvent"]

@@ -1,0 +1,120 @@
+"""Replaces what identifies shoppers before an import does anything else with its events.
+
+Two temporary tables hold what is replaced, each text once, however many events have it:
+``pseudonym`` (``given``, ``user_id``: the same trimmed, ``shopper``) and ``scrubbed`` (``query``,
+``clean``).
+"""
+
+from collections.abc import Callable, Sequence
+
+import duckdb
+import pyarrow as pa
+
+from retrieval.behaviour.pseudonyms import Pseudonyms
+from retrieval.behaviour.scrubbing import SUSPECT, Scrubber
+from retrieval.event_formats.sql import literal
+
+_BATCH = 200_000
+_SPACES = " \t\n\r"
+_BLANK = "' ' || chr(9) || chr(10) || chr(13)"
+
+
+def learn(
+    connection: duckdb.DuckDBPyConnection,
+    users: Sequence[str],
+    queries: Sequence[str],
+    pseudonyms: Pseudonyms,
+    scrubber: Scrubber,
+) -> bool:
+    """Make the two tables.
+
+    Args:
+        connection: of the store, inside the transaction of the import.
+        users: SELECTs of one column with user ids, not yet trimmed.
+        queries: SELECTs of one column with queries, not yet trimmed.
+        pseudonyms: of the store.
+        scrubber: of queries.
+
+    Returns:
+        Whether any query has to be replaced.
+    """
+    _distinct(connection, users, f"trim(given, {_BLANK}) <> ''")
+    connection.execute("CREATE TEMP TABLE made (given VARCHAR, user_id VARCHAR, shopper UUID)")
+    made = f"INSERT INTO made SELECT a, trim(a, {_BLANK}), b::UUID"
+    _replace(connection, pseudonyms.hexes, made)
+    connection.execute(
+        """CREATE TEMP TABLE pseudonym AS
+            SELECT *, dense_rank() OVER (ORDER BY shopper)::UINTEGER AS place FROM made;
+        DROP TABLE made;
+        CREATE TEMP TABLE scrubbed (query VARCHAR, clean VARCHAR)"""
+    )
+
+    def clean(texts: Sequence[str]) -> list[str]:
+        return [scrubber.clean(text.strip(_SPACES)) for text in texts]
+
+    _distinct(connection, queries, f"regexp_matches(given, {literal(SUSPECT)})")
+    _replace(connection, clean, f"INSERT INTO scrubbed SELECT DISTINCT trim(a, {_BLANK}), b")
+    connection.execute("DELETE FROM scrubbed WHERE query = clean")
+    return bool(connection.execute("SELECT EXISTS (FROM scrubbed)").fetchall()[0][0])
+
+
+def protected(relation: str, *, scrubs: bool, client: bool = False) -> str:
+    """Return a relation with ``shopper`` besides, trimmed ids, and queries that tell of nobody.
+
+    ``place`` is a small number in the order of the shoppers: it sorts faster than they do.
+    Where the session stands for a missing user, it would be the user id in clear: it is left out.
+
+    Args:
+        relation: with ``user_id``, not yet trimmed, ``session_id`` and ``query``.
+        scrubs: what `learn` has returned.
+        client: whether the relation has a ``client_id``, to be given as pseudonym ``client``.
+    """
+    replaced = ["p.user_id AS user_id", "nullif(c.session_id, p.user_id) AS session_id"]
+    added = ["p.shopper", "p.place"]
+    joins = ["LEFT JOIN pseudonym p ON c.user_id = p.given"]
+    if scrubs:
+        replaced.append("coalesce(s.clean, c.query) AS query")
+        joins.append("LEFT JOIN scrubbed s ON c.query = s.query")
+    if client:
+        added.append("k.shopper AS client")
+        joins.append("LEFT JOIN pseudonym k ON c.client_id = k.given")
+    return f"""SELECT c.* REPLACE ({", ".join(replaced)}), {", ".join(added)}
+        FROM {relation} c {" ".join(joins)}"""
+
+
+def _distinct(
+    connection: duckdb.DuckDBPyConnection, selects: Sequence[str], condition: str
+) -> None:
+    """Number the distinct texts that meet a condition in ``numbered``."""
+    # In two steps, or DuckDB would ask the condition of every event, not of every text.
+    connection.execute(
+        f"""CREATE TEMP TABLE given_text AS
+            SELECT DISTINCT given FROM ({" UNION ALL ".join(selects)}) t(given);
+        CREATE TEMP TABLE numbered AS SELECT given, row_number() OVER () AS number
+            FROM given_text WHERE {condition};
+        DROP TABLE given_text"""
+    )
+
+
+def _replace(
+    connection: duckdb.DuckDBPyConnection,
+    make: Callable[[Sequence[str]], list[str]],
+    insert: str,
+) -> None:
+    """Insert what is made of each text in ``numbered``, in batches that fit into memory.
+
+    Args:
+        connection: with that table, which is dropped.
+        make: of texts as many others.
+        insert: up to its source, which has a text in ``a`` and what was made of it in ``b``.
+    """
+    (count,) = connection.execute("SELECT count(*) FROM numbered").fetchall()[0]
+    for first in range(1, count + 1, _BATCH):
+        rows = connection.execute(
+            f"SELECT given FROM numbered WHERE number BETWEEN {first} AND {first + _BATCH - 1}"
+        ).fetchall()
+        texts = [text for (text,) in rows]
+        connection.register("batch", pa.table({"a": texts, "b": make(texts)}))
+        connection.execute(f"{insert} FROM batch")
+        connection.unregister("batch")
+    connection.execute("DROP TABLE numbered")

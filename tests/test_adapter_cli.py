@@ -1,0 +1,84 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from reranker.cli.app import app
+from reranker.training.record import read_record
+from tuning_shop import shop_files, tiny_model
+
+
+def run(*arguments: object) -> dict[str, object]:
+    ended = CliRunner().invoke(app, [*map(str, arguments), "--json"], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    found: dict[str, object] = json.loads(ended.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def model(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("tiny") / "model")
+
+
+def test_from_purchases_to_a_served_folder(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shop_files(tmp_path / "toy", shoppers=20)
+    named = ["--set", f"model.name={model}", "--set", "model.dtype=float32"]
+    training = {
+        "lists": 8, "batch": 4, "candidates": 5, "teacher": 0.5, "learning_rate": 0.01,
+        "validation_shoppers": 4, "validate_every": 1,
+    }  # fmt: skip
+    sets = [
+        part for name, value in training.items() for part in ("--set", f"training.{name}={value}")
+    ]
+    card = run("tune", data, "--out", tmp_path / "run", "--name", "toy", *named, *sets)
+    assert card["readout"] == "verdict"
+
+    adapter = tmp_path / "run" / "adapter"
+    shown = run("adapter", "show", adapter)
+    assert shown["name"] == "toy"
+    (source,) = shown["data"]["sources"]  # type: ignore[index]
+    assert source["purchases"] == 16
+
+    measured = run(
+        "adapter", "evaluate", adapter, data, *named, "--set", "training.validation_shoppers=4"
+    )
+    assert measured["measures"]["lists"] == 4  # type: ignore[index]
+
+    merged = run("adapter", "merge", adapter, "--out", tmp_path / "merged", *named)
+    assert merged["weights_sha256"] == card["weights_sha256"]
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+    run("tune", data, "--out", tmp_path / "next", "--from", adapter, *named, *sets)
+    before = next(line for line in read_record(tmp_path / "next") if line["kind"] == "validation")
+    assert before["nDCG@10"] == card["validation"]["nDCG@10"]  # type: ignore[index]
+
+    # What lies in the user's cache folder can be called by its name.
+    monkeypatch.setenv("SHELFWISE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(adapter, tmp_path / "cache" / "adapters" / "mine")
+    ended = CliRunner().invoke(app, ["adapter", "list", "--json"])
+    names = [Path(one["folder"]).name for one in json.loads(ended.stdout)]
+    assert "mine" in names
+    assert run("adapter", "show", "mine")["name"] == "toy"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to learn from"),
+        (["EMPTY"], "products.parquet is missing"),
+        (["DATA", "--weight", "1", "--weight", "2"], "2 are given for 1 sources"),
+    ],
+)
+def test_what_cannot_be_tuned_is_named(arguments: list[str], message: str, tmp_path: Path) -> None:
+    shop_files(tmp_path / "data")
+    (tmp_path / "empty").mkdir()
+    places = {"EMPTY": str(tmp_path / "empty"), "DATA": str(tmp_path / "data")}
+    line = ["tune", "--out", str(tmp_path / "run"), *(places.get(a, a) for a in arguments)]
+    ended = CliRunner().invoke(app, line)
+    assert ended.exit_code == 1
+    assert message in str(ended.exception)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,181 @@
+"""Without consent nothing that a shopper did is used, whatever for."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from reranker.cli.app import app
+from reranker.errors import DataError
+from reranker.schema import BehaviourEvent, EventKind
+from reranker.settings import PrivacySettings, Purpose, Settings
+from retrieval.behaviour import BehaviourStore
+from retrieval.behaviour.live import utc
+
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+LATER = datetime(2030, 1, 1, tzinfo=UTC)
+NONE = PrivacySettings(default_consent=())
+
+
+def fill(store: BehaviourStore) -> None:
+    store.append(
+        [
+            BehaviourEvent(
+                user_id=user,
+                kind=EventKind.PURCHASE,
+                at=datetime(2025, 5, day, tzinfo=UTC),
+                product_id=f"of {user}",
+                discount=day / 4,
+            )
+            for user in ("anna", "ben")
+            for day in (1, 2, 3)
+        ]
+    )
+
+
+def used(store: BehaviourStore, purpose: Purpose, user: str) -> bool:
+    """Whether anything that is made for a purpose has an event of a shopper."""
+    with store.reading() as connection:
+        found = connection.execute(
+            f"SELECT DISTINCT shopper FROM {store.past(purpose)}", {"as_of": utc(LATER)}
+        ).fetchall()
+    all_pasts = [shopper for shopper, _ in store.histories(LATER, limit=9, purpose=purpose)]
+    assert sorted(all_pasts) == sorted(all_pasts, key=lambda each: each.uuid)
+    assert [shopper.uuid for shopper in all_pasts] == sorted(shopper for (shopper,) in found)
+    here = store.pseudonym(user) in all_pasts
+    if purpose == "personalisation":
+        assert bool(store.history(user, LATER, limit=9)) == here
+    if purpose == "analytics":
+        assert (f"of {user}" in store.popular(LATER, days=9999, k=9)) == here
+    return here
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_a_purpose_that_is_revoked_ends_at_once(tmp_path: Path, purpose: Purpose) -> None:
+    with BehaviourStore(tmp_path) as store:
+        fill(store)
+        store.set_consent("anna", purpose, granted=False)
+        assert {each: used(store, each, "anna") for each in PURPOSES} == {
+            each: each != purpose for each in PURPOSES
+        }
+        assert all(used(store, each, "ben") for each in PURPOSES)
+        store.set_consent("anna", purpose, granted=True)
+        assert used(store, purpose, "anna")
+        assert store.count() == 6
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_where_nothing_holds_by_default_only_what_is_granted_does(
+    tmp_path: Path, purpose: Purpose
+) -> None:
+    with BehaviourStore(tmp_path, privacy=NONE) as store:
+        fill(store)
+        store.set_consent("anna", purpose, granted=True)
+        assert [each for each in PURPOSES if used(store, each, "anna")] == [purpose]
+        assert not any(used(store, each, "ben") for each in PURPOSES)
+        said = {each.purpose: each.recorded_at is not None for each in store.consent("anna")}
+        assert said == {each: each == purpose for each in PURPOSES}
+    with BehaviourStore(tmp_path, read_only=True, privacy=NONE) as store:
+        assert used(store, purpose, "anna")
+        with pytest.raises(DataError, match="read-only"):
+            store.set_consent("anna", purpose, granted=False)
+
+
+def test_all_pasts_are_those_of_each(tmp_path: Path) -> None:
+    as_of = datetime(2025, 5, 3, tzinfo=UTC)
+    with BehaviourStore(tmp_path) as store:
+        fill(store)
+        shown = {"user_id": "anna", "kind": EventKind.IMPRESSION, "product_id": "x"}
+        store.append([BehaviourEvent(at=datetime(2025, 5, 1, tzinfo=UTC), **shown)])
+        for limit in (1, 9):
+            pasts = dict(store.histories(as_of, limit=limit))
+            assert pasts == {
+                store.pseudonym(user): store.history(user, as_of, limit=limit)
+                for user in ("anna", "ben")
+            }
+        (newest, oldest) = pasts[store.pseudonym("anna")]
+        assert (newest.discount, oldest.discount) == (0.5, 0.25)
+        assert newest.at_us > oldest.at_us
+
+
+ROWS = [
+    {"user_id": "anna", "purpose": "training", "granted": "no"},
+    {"user_id": "anna", "purpose": "Analytics", "granted": "false"},
+    {"user_id": "anna", "purpose": "analytics", "granted": "true"},
+    {"user_id": "ben", "purpose": "personalisation", "granted": None},
+]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        names = list(rows[0])
+        pq.write_table(pa.table({name: [row[name] for row in rows] for name in names}), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    else:
+        lines = (",".join(value or "" for value in row.values()) for row in rows)
+        path.write_text("\n".join([",".join(rows[0]), *lines, ""]))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_files_of_consent(tmp_path: Path, name: str) -> None:
+    with BehaviourStore(tmp_path / "store", privacy=NONE) as store:
+        fill(store)
+        for _ in range(2):
+            report = store.import_consent([write(tmp_path / name, ROWS)])
+            assert (report.records, report.shoppers) == (3, 2)
+            assert [each for each in PURPOSES if used(store, each, "anna")] == ["analytics"]
+            assert [each for each in PURPOSES if used(store, each, "ben")] == ["personalisation"]
+        with store.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM consent").fetchall() == [(3,)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user_id": ""}, "row 2, user_id: missing"),
+        ({"purpose": "fun"}, "row 2, purpose: unknown; the purposes are personalisation"),
+        ({"granted": "perhaps"}, "row 2, granted: neither true nor false"),
+    ],
+)
+def test_a_wrong_row_refuses_the_whole_file(
+    tmp_path: Path, change: dict[str, str], message: str
+) -> None:
+    file = write(tmp_path / "a.csv", [ROWS[0], {**ROWS[1], **change}])
+    with BehaviourStore(tmp_path / "store") as store:
+        fill(store)
+        with pytest.raises(DataError, match=message) as caught:
+            store.import_consent([file])
+        assert str(file) in str(caught.value)
+        assert all(used(store, each, "anna") for each in PURPOSES)
+    (tmp_path / "b.csv").write_text("who,purpose\nanna,training\n")
+    with BehaviourStore(tmp_path / "store") as store:
+        with pytest.raises(DataError, match=r"b.csv: missing column user_id; .*who, purpose"):
+            store.import_consent([tmp_path / "b.csv"])
+        store.import_consent([tmp_path / "b.csv"], mapping={"user_id": "who"})
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    settings = Settings.load(None, {"store.path": tmp_path})
+    with BehaviourStore(tmp_path, privacy=settings.privacy) as store:
+        fill(store)
+    words = ["privacy", "consent", "anna", "--store", str(tmp_path)]
+    shown = CliRunner().invoke(app, words)
+    assert shown.output.count("by default") == 3
+    words += ["--grant", "training", "--revoke", "personalisation", "--json"]
+    said = json.loads(CliRunner().invoke(app, words).stdout)
+    assert {each["purpose"]: each["granted"] for each in said} == {
+        "personalisation": False, "training": True, "analytics": True,
+    }  # fmt: skip
+    assert CliRunner().invoke(app, [*words, "--grant", "fun"]).exit_code != 0
+    file = write(tmp_path / "a.csv", ROWS)
+    words = ["privacy", "import-consent", str(file), "--store", str(tmp_path)]
+    assert "3 records of 2 shoppers" in CliRunner().invoke(app, words).output
+    with BehaviourStore(tmp_path, privacy=settings.privacy) as store:
+        assert [each for each in PURPOSES if used(store, each, "anna")] == ["analytics"]

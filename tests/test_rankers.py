@@ -1,0 +1,235 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eval.cases import Case
+from eval.past import Past, Purchases
+from eval.past.purchases import UNTIMED, ShopperSequence
+from eval.rankers import Bench, Ranked, describe, make_ranker, ranker_names, registry
+from eval.rankers.other_shoppers import other_shoppers
+from eval.rankers.ranked import best_first, tie_breakers
+from evaluation_shop import product_rows
+from reranker.errors import ConfigError
+from reranker.models.embedded import EmbeddedModel
+from reranker.schema import Product
+from reranker.settings import Settings
+from retrieval.embedder import SentenceTransformerEmbedder
+from retrieval.product_table import ProductTable
+
+MUGS = ("mug0", "mug1", "mug2", "mug3")
+SMALL = {"ranking.min_label_mass": 0.0, "ranking.shuffles": 1, "retrieval.candidates": 6}
+LAMPS = ("lamp0", "lamp1", "lamp2", "lamp3")
+CASES = (
+    Case(case_id="mugs", user_id="m", history=MUGS[:2], candidates=(*LAMPS, *MUGS[2:])),
+    Case(case_id="lamps", user_id="l", history=LAMPS[:2], candidates=(*MUGS, *LAMPS[2:])),
+    Case(case_id="search", user_id="s", query="chair", candidates=("mug5", "chair5", "lamp5")),
+    Case(case_id="whole", user_id="w", history=("chair0", "chair1")),
+    Case(case_id="asked", user_id="a", query="lamp number 7"),
+)
+
+
+@pytest.fixture(scope="module")
+def table() -> ProductTable:
+    products = [Product.model_validate(row) for row in product_rows()]
+    return ProductTable.empty().upsert(products)[0]
+
+
+@pytest.fixture(scope="module")
+def past(table: ProductTable) -> Past:
+    bought = (*[MUGS] * 3, *[LAMPS] * 2, ("chair0", "chair1", "chair2"), ("mug2", "lamp3"))
+    return Past(
+        Purchases.of(
+            ShopperSequence(str(n), ids, (UNTIMED,) * len(ids)) for n, ids in enumerate(bought)
+        ),
+        table,
+    )
+
+
+@pytest.fixture(scope="module")
+def bench(
+    table: ProductTable,
+    past: Past,
+    model: EmbeddedModel,
+    minilm_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Bench]:
+    with Bench(
+        table=table,
+        cases=CASES,
+        everyone=CASES,
+        past=past,
+        settings=Settings.load(None, SMALL),
+        open_model=lambda: Borrowed(model),
+        open_embedder=lambda: SentenceTransformerEmbedder(minilm_folder),
+        open_tokenizer=lambda: model.tokenizer,
+        work=tmp_path_factory.mktemp("work"),
+    ) as opened:
+        yield opened
+
+
+class Borrowed:
+    """The session's model, which a bench must not close."""
+
+    def __init__(self, model: EmbeddedModel) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    async def aclose(self) -> None:
+        return
+
+
+def another(bench: Bench, settings: Settings) -> Bench:
+    return Bench(
+        table=bench.table,
+        cases=bench.cases,
+        everyone=bench.everyone,
+        past=bench.past,
+        settings=settings,
+        open_model=bench.open_model,
+        open_embedder=bench.open_embedder,
+        open_tokenizer=bench.open_tokenizer,
+        work=bench.work,
+    )
+
+
+def rank(bench: Bench, name: str, number: int = 0) -> Ranked:
+    return make_ranker(name, bench).rank(CASES[number])
+
+
+@pytest.mark.parametrize("name", [n for n in ranker_names() if n != "llm-reshuffled"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.case_id)
+def test_every_ranker_returns_every_candidate_once(bench: Bench, name: str, case: Case) -> None:
+    ranked = make_ranker(name, bench).rank(case)
+    assert len(set(ranked.product_ids)) == len(ranked.product_ids)
+    if case.candidates is not None:
+        assert set(ranked.product_ids) == set(case.candidates)
+    else:
+        assert 1 <= len(ranked.product_ids) <= 6
+    assert describe(name)
+
+
+def test_popularity_counts_shoppers(bench: Bench) -> None:
+    ranked = rank(bench, "popularity")
+    assert ranked.product_ids[0] == "mug2"
+    assert ranked.scores[:4] == (4, 3, 3, 2)
+
+
+def test_cooccurrence_and_transitions(bench: Bench) -> None:
+    assert rank(bench, "cooccurrence").product_ids[:2] == ("mug2", "mug3")[::-1]
+    assert rank(bench, "transitions").product_ids[0] == "mug2"
+    assert rank(bench, "transitions", 3).product_ids[0] == "chair2"
+    assert set(rank(bench, "cooccurrence", 1).product_ids[:2]) == {"lamp2", "lamp3"}
+
+
+def test_own_history_comes_first_then_popularity(bench: Bench) -> None:
+    case = Case(
+        case_id="c", history=("lamp1", "lamp1", "mug0"), candidates=("mug2", *LAMPS, "mug0")
+    )
+    ranked = make_ranker("own-history", bench).rank(case)
+    assert ranked.product_ids[:3] == ("lamp1", "mug0", "mug2")
+
+
+def test_interest_reads_the_profile(bench: Bench) -> None:
+    ranked = rank(bench, "interest")
+    assert ranked.interest
+    assert set(ranked.product_ids[:2]) == {"mug2", "mug3"}
+    assert all(0 <= score <= 1 for score in ranked.scores)
+
+
+def test_recall_by_words_meaning_and_history(bench: Bench) -> None:
+    assert rank(bench, "recall", 2).product_ids[0] == "chair5"
+    assert set(rank(bench, "recall", 0).product_ids[:2]) == {"mug2", "mug3"}
+    assert rank(bench, "recall", 4).product_ids[0] == "lamp7"
+    assert "chair2" in rank(bench, "recall", 3).product_ids
+    nothing = Case(case_id="n", candidates=CASES[0].candidates)
+    assert set(make_ranker("recall", bench).rank(nothing).product_ids) == set(
+        nothing.candidates or ()
+    )
+
+
+def test_the_model_is_told_of_the_right_shopper(bench: Bench) -> None:
+    own, nobody, other = (
+        rank(bench, name) for name in ("llm", "llm-noprofile", "llm-otherprofile")
+    )
+    assert own.outcome == other.outcome == "model"
+    assert (own.personalised, nobody.personalised, other.personalised) == (True, False, True)
+    assert own.label_mass is not None
+    again = rank(bench, "llm")
+    assert again.product_ids == own.product_ids
+    # What the prefix cache kept is rounded otherwise than what is computed anew.
+    assert again.label_mass == pytest.approx(own.label_mass, rel=1e-3)
+
+
+def test_the_model_sees_no_order_of_the_file(bench: Bench) -> None:
+    """Where the file lists the answer first, that must not be shown to the model or break ties."""
+    case = CASES[0]
+    turned = case.model_copy(update={"candidates": (case.candidates or ())[::-1]})
+    for name in ("llm", "random", "popularity", "recall"):
+        ranker = make_ranker(name, bench)
+        assert ranker.rank(case).product_ids == ranker.rank(turned).product_ids, name
+    given = make_ranker("as-given", bench)
+    assert given.rank(case).product_ids == case.candidates
+    assert given.rank(turned).product_ids == turned.candidates
+
+
+def test_a_fallback_of_the_model_alone_is_random_and_of_the_whole_is_not(bench: Bench) -> None:
+    settings = Settings.load(None, SMALL | {"ranking.min_label_mass": 1.0})
+    with another(bench, settings) as other:
+        alone, whole = (make_ranker(name, other).rank(CASES[0]) for name in ("llm", "full"))
+        assert alone.outcome == whole.outcome == "fallback"
+        assert alone.issues == ("low_label_mass",)
+        assert alone.product_ids == other.candidates(CASES[0])
+        assert set(whole.product_ids[:2]) == {"mug2", "mug3"}
+        assert whole.product_ids == make_ranker("full-nollm", other).rank(CASES[0]).product_ids
+
+
+def test_ties_are_fair_and_seeded() -> None:
+    hashes = np.arange(20, dtype=np.uint64) * np.uint64(11400714819323198485)
+    first = [best_first(np.zeros(20), tie_breakers(hashes, f"case {n}", 0))[0] for n in range(4000)]
+    counts = np.bincount(first, minlength=20)
+    assert counts.min() > 140  # 200 expected, standard deviation 14
+    assert counts.max() < 260
+    one, same, other = (tie_breakers(hashes, "c", seed) for seed in (1, 1, 2))
+    assert (one == same).all()
+    assert (one != other).any()
+
+
+def test_another_shopper_is_always_another() -> None:
+    cases = [
+        Case(case_id=str(n), user_id=f"u{n % 7}", history=("a",) if n % 3 else ())
+        for n in range(50)
+    ]
+    found = other_shoppers(cases, seed=1)
+    assert set(found) == {case.case_id for case in cases}
+    for case in cases:
+        assert found[case.case_id].shopper != case.shopper
+        assert found[case.case_id].history
+    lent = np.unique([other.case_id for other in found.values()], return_counts=True)[1]
+    assert lent.max() <= 8
+    assert other_shoppers([cases[1]], seed=1) == {}
+
+
+def test_rankers_of_other_packages(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        name = "theirs"
+
+        def load(self) -> Any:
+            return lambda given: make_ranker("random", given)
+
+    monkeypatch.setattr(registry, "entry_points", lambda **_: (Point(),))
+    assert "theirs" in ranker_names()
+    assert rank(bench, "theirs").product_ids == rank(bench, "random").product_ids
+
+
+def test_an_unknown_ranker_and_one_without_its_file(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="unknown; there are random"):
+        make_ranker("best", bench)
+    without = another(bench, bench.settings)
+    without.past = None
+    with pytest.raises(ConfigError, match="ranker popularity: counts purchases"):
+        make_ranker("popularity", without)

@@ -1,0 +1,198 @@
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reranker.errors import ConfigError, DataError
+from reranker.models.tokenizing import HFTokenizer
+from reranker.ports import no_progress
+from reranker.settings import Settings
+from reranker.training.negatives import NegativeMix, NegativeSampler
+from reranker.training.plan import Curriculum, learning_rate, steps_of
+from reranker.training.purchases import (
+    Purchase,
+    fingerprint,
+    read_histories,
+    read_purchases,
+    split_by_shopper,
+)
+from reranker.training.sources import PurchaseFiles
+from reranker.training.teacher import CountingTeacher
+
+IDS = [f"p{number}" for number in range(30)]
+
+
+def purchase(user: str = "u", *history: str, target: str = "p0") -> Purchase:
+    return Purchase(user_id=user, history=history or ("p1", "p2"), target=target)
+
+
+def write(file: Path, rows: list[dict[str, object]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+@given(
+    seed=st.integers(),
+    count=st.integers(1, 40),
+    mix=st.builds(NegativeMix, popular=st.just(1.0), category=st.just(1.0)),
+)
+def test_negatives_are_distinct_and_never_what_was_bought(
+    seed: int, count: int, mix: NegativeMix
+) -> None:
+    sampler = NegativeSampler(
+        IDS, mix, histories=[IDS[:5], IDS[3:8]], categories=dict.fromkeys(IDS[:6], "tea")
+    )
+    drawn = sampler.draw(purchase(), count, random.Random(seed))
+    assert len(drawn) == len(set(drawn)) == min(count, len(IDS) - 3)
+    assert not {"p0", "p1", "p2"} & set(drawn)
+
+
+def test_the_mix_decides_the_kinds() -> None:
+    def drawn(**weights: float) -> set[str]:
+        mix = NegativeMix(**{"random": 0.0, **weights})
+        sampler = NegativeSampler(
+            IDS, mix, histories=[["p10", "p11"]], categories=dict.fromkeys(("p0", "p20"), "tea"),
+            recall=lambda _purchase, _count: ["p0", "p25"],
+        )  # fmt: skip
+        return {p for seed in range(20) for p in sampler.draw(purchase(), 1, random.Random(seed))}
+
+    assert drawn(popular=1) == {"p10", "p11"}
+    assert drawn(category=1) == {"p20"}
+    assert drawn(recalled=1) == {"p25"}
+    assert len(drawn(random=1)) > 8
+
+
+def test_a_mix_that_cannot_be_drawn_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least one weight"):
+        NegativeSampler(IDS, NegativeMix(random=0))
+    with pytest.raises(ConfigError, match="recalled"):
+        NegativeSampler(IDS, NegativeMix(recalled=1))
+
+
+def test_nobody_is_in_both_parts() -> None:
+    purchases = [purchase(f"u{n % 10}", target=f"p{n}") for n in range(30)]
+    split = split_by_shopper(purchases, validation=4, seed=1)
+    trained, held = ({one.user_id for one in part} for part in (split.train, split.validation))
+    assert len(held) == len(split.validation) == 4
+    assert trained.isdisjoint(held)
+    assert len(trained | held) == 10
+    # The last of a shopper's purchases is the one that is validated on.
+    assert {one.target for one in split.validation} <= {f"p{n}" for n in range(20, 30)}
+    assert split == split_by_shopper(purchases, validation=4, seed=1)
+    with pytest.raises(DataError, match="validation_shoppers"):
+        split_by_shopper(purchases, validation=10, seed=1)
+
+
+def test_the_fingerprint_ignores_order_alone() -> None:
+    both = [purchase("a"), purchase("b")]
+    assert fingerprint(both) == fingerprint(both[::-1])
+    assert fingerprint(both) != fingerprint([both[0], both[0]])
+    assert fingerprint(both) != fingerprint([purchase("a"), purchase("b", target="p5")])
+
+
+def test_files_are_read_and_faults_named(tmp_path: Path) -> None:
+    rows = [{"user_id": "u", "history": ["a"], "target": "b", "query": None}]
+    assert read_purchases(write(tmp_path / "good.jsonl", rows)) == (
+        Purchase(user_id="u", history=("a",), target="b"),
+    )
+    csv = tmp_path / "good.csv"
+    csv.write_text('user_id,history,target\nu,"[""a"", ""c""]",b\n', encoding="utf-8")
+    assert read_purchases(csv)[0].history == ("a", "c")
+    with pytest.raises(DataError, match=r"bad\.jsonl, row 2, target"):
+        read_purchases(write(tmp_path / "bad.jsonl", [*rows, {**rows[0], "target": ""}]))
+    with pytest.raises(DataError, match="need the column product_ids"):
+        read_histories(tmp_path / "good.jsonl")
+    with pytest.raises(DataError, match="no such file"):
+        read_histories(tmp_path / "none.parquet")
+
+
+def test_the_teacher_prefers_what_is_bought_together_and_popular() -> None:
+    histories = [("p1", "p3")] * 6 + [("p2", "p4")] * 6 + [("p5",)] * 9 + [("p6",)]
+    teacher = CountingTeacher(IDS, [f"thing {name}" for name in IDS], histories)
+    near, far, popular, rare = teacher.scores(["p1"], ["p3", "p4", "p5", "p6"])
+    assert near > far
+    together = (purchase("u", "p1", target="p3"), ("p3", "p4", "p6"))
+    alone = (purchase("u", "p9", target="p5"), ("p5", "p6", "p7"))
+    fitted = teacher.fit([together] * 3 + [alone] * 3)
+    assert fitted["popularity"] > 0
+    assert fitted["together"] > 0
+    _, _, popular, rare = teacher.scores([], ["p3", "p4", "p5", "p6"])
+    assert popular > rare
+
+
+def test_a_profile_never_holds_what_was_bought(tmp_path: Path, tokenizer: HFTokenizer) -> None:
+    products = [{"product_id": p, "title": f"thing number {p[1:]} of the shop"} for p in IDS]
+    rows = [
+        {"user_id": f"u{n}", "history": IDS[n + 1 : n + 4], "target": IDS[n]} for n in range(20)
+    ]
+    files = PurchaseFiles(
+        name="shop",
+        products=write(tmp_path / "products.jsonl", products),
+        purchases=write(tmp_path / "purchases.jsonl", rows),
+    )
+    settings = Settings.load(
+        None, {"training.validation_shoppers": 5, "training.profile_dropout": 0.5}
+    )
+    found = files.lists(tmp_path / "work", settings, tokenizer, no_progress)
+    examples = [found.train.example(row, visit) for row in range(15) for visit in range(2)]
+    silent = [example for example in examples if example.profile is None]
+    assert 5 < len(silent) < 25
+    assert all(example.profile for example in found.validation)
+    trained = {example.user_id for example in examples}
+    assert trained.isdisjoint(example.user_id for example in found.validation)
+    for example in [*examples, *found.validation]:
+        bought = [
+            candidate.product
+            for candidate, grade in zip(example.candidates, example.grades, strict=True)
+            if grade
+        ]
+        assert len(bought) == 1
+        number = int(example.user_id[1:])
+        assert bought[0].product_id == IDS[number]
+        assert f"number {number} " not in (example.profile or "")
+        if example.profile:
+            assert f"number {number + 1} " in example.profile
+    assert found.train.example(3, 1) == found.train.example(3, 1)
+    places = [example.grades.index(1.0) for example in examples]
+    assert len(set(places)) > 8
+
+
+def test_every_list_comes_once_a_visit_and_sources_keep_their_shares() -> None:
+    class Source:
+        def __init__(self, name: str, size: int) -> None:
+            self.name, self._size = name, size
+
+        def __len__(self) -> int:
+            return self._size
+
+        def example(self, row: int, visit: int) -> tuple[str, int, int]:
+            return self.name, row, visit
+
+    sources = [Source("a", 12), Source("b", 50)]
+    curriculum = Curriculum(sources, [3, 1], batch=4, seed=0)  # type: ignore[arg-type]
+    dealt = [one for step in range(8) for one in curriculum.batch(step)]
+    ours = [one for one in dealt if one[0] == "a"]
+    assert len(ours) == 24
+    assert len(set(ours)) == 24
+    assert {visit for _, _, visit in ours} == {0, 1}
+    assert [row for _, row, _ in ours[:12]] != [row for _, row, _ in ours[12:]]
+    again = Curriculum(sources, [3, 1], batch=4, seed=0)  # type: ignore[arg-type]
+    assert again.batch(5) == dealt[20:24]
+    with pytest.raises(ConfigError, match="no purchases"):
+        Curriculum([Source("none", 0)], [1], batch=4, seed=0)  # type: ignore[list-item]
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    training = Settings().training.model_copy(update={"lists": 800, "learning_rate": 1.0})
+    rates = [learning_rate(step, training) for step in range(steps_of(training))]
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 0.01
+    flat = training.model_copy(update={"schedule": "trapezoid"})
+    rates = [learning_rate(step, flat) for step in range(100)]
+    assert rates.count(1.0) > 70
+    assert rates[-1] == pytest.approx(0.05)

@@ -1,0 +1,176 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from reranker.models.rendering import RenderedPrompt
+from reranker.training.causal_attention import CausalAttention
+from reranker.training.encoding import EncodedList, by_length
+from reranker.training.network import TunedNetwork
+from reranker.training.objective import distillation, list_loss, listwise, ranknet
+from tuning_shop import tiny_model
+
+
+@pytest.fixture(scope="module")
+def folder(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("tiny") / "model")
+
+
+def network(folder: Path, *, dtype: str = "float32", lean: bool = True) -> TunedNetwork:
+    made = TunedNetwork(folder, dtype=dtype, rank=4, alpha=8, seed=1, lean=lean)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():  # an untrained adapter changes nothing: its second matrices are 0
+        for parameter in made.trained.values():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return made
+
+
+def encoded(seed: int, slots: int, length: int) -> EncodedList:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(100, 40_000, (length,), generator=generator).tolist()
+    places = sorted(torch.randperm(length - 1, generator=generator)[:slots].add(1).tolist())
+    return EncodedList(
+        prompt=RenderedPrompt(token_ids=tuple(tokens), verdict_positions=tuple(places)),
+        grades=(1.0, *[0.0] * (slots - 1)),
+        teacher=None,
+        weight=1.0,
+    )
+
+
+LISTS = [encoded(1, 5, 40), encoded(2, 3, 33), encoded(3, 7, 52)]
+
+
+def test_scores_are_those_of_the_whole_vocabulary_at_every_token(folder: Path) -> None:
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from peft.tuners.lora.layer import Linear
+    from transformers import AutoModelForCausalLM
+
+    from reranker.training.low_rank import attach
+
+    ours = network(folder)
+    plain = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    theirs = attach(plain, rank=4, alpha=8, rank_stabilised=False, seed=9)
+    state = get_peft_model_state_dict(ours.wrapped, save_embedding_layers=False)
+    set_peft_model_state_dict(theirs, state)
+    assert any(type(module) is Linear for module in theirs.modules())
+    with torch.no_grad():
+        grouped = ours.scores(LISTS)
+        for one, found in zip(LISTS, grouped, strict=True):
+            logits = theirs(input_ids=torch.tensor([one.prompt.token_ids])).logits[0]
+            logprobs = torch.log_softmax(logits.float(), dim=-1)
+            expected = [
+                float(logprobs[place - 1, one.prompt.token_ids[place]])
+                for place in one.prompt.verdict_positions
+            ]
+            assert found.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def gradients(folder: Path, dtype: str, *, lean: bool) -> dict[str, torch.Tensor]:
+    made = network(folder, dtype=dtype, lean=lean)
+    assert made.lean_layers == (14 if lean else 0)
+    torch.stack([scores.mean() for scores in made.scores(LISTS)]).sum().backward()
+    found = {name: p.grad for name, p in made.trained.items() if p.grad is not None}
+    assert found.keys() == made.trained.keys()
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+    return found
+
+
+def error(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    wrong = sum(float((found[name] - expected[name]).square().sum()) for name in expected)
+    whole = sum(float(gradient.square().sum()) for gradient in expected.values())
+    return math.sqrt(wrong / whole)
+
+
+def test_the_lean_layers_learn_what_those_of_peft_learn(folder: Path) -> None:
+    exact = gradients(folder, "float32", lean=False)
+    assert error(gradients(folder, "float32", lean=True), exact) < 1e-4
+    rounded = error(gradients(folder, "bfloat16", lean=False), exact)
+    assert error(gradients(folder, "bfloat16", lean=True), exact) < 1.5 * rounded < 0.3
+
+
+@pytest.mark.parametrize("tokens", [1, 63, 64, 65, 200])
+def test_attention_in_blocks_is_attention(tokens: int) -> None:
+    generator = torch.Generator().manual_seed(tokens)
+
+    def heads(count: int) -> torch.Tensor:
+        made = torch.randn(2, tokens, count, 16, generator=generator).transpose(1, 2)
+        return made.requires_grad_()
+
+    query, key, value = heads(6), heads(2), heads(2)
+    ours = CausalAttention.apply(query, key, value, 0.3)
+    theirs = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=0.3, enable_gqa=True
+    )
+    torch.testing.assert_close(ours, theirs)
+    towards = torch.randn(ours.shape, generator=generator)
+    found = torch.autograd.grad(ours, (query, key, value), towards)
+    expected = torch.autograd.grad(theirs, (query, key, value), towards)
+    torch.testing.assert_close(found, expected)
+
+
+def test_only_the_adapter_is_trained(folder: Path) -> None:
+    made = network(folder, dtype="bfloat16")
+    torch.stack([scores.mean() for scores in made.scores(LISTS)]).sum().backward()
+    for name, parameter in made.wrapped.named_parameters():
+        if ".lora_" in name:
+            assert parameter.dtype == torch.float32
+            assert parameter.grad is not None
+            assert float(parameter.grad.abs().sum()) > 0
+        else:
+            assert not parameter.requires_grad
+            assert parameter.grad is None
+            assert parameter.dtype == torch.bfloat16 or "head" in name
+    assert all("lm_head" not in name and "embed" not in name for name in made.trained)
+
+
+def test_a_new_adapter_changes_nothing(folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    made = TunedNetwork(folder, dtype="float32", rank=4, alpha=8, seed=1)
+    plain = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    one = LISTS[0]
+    with torch.no_grad():
+        logits = plain(input_ids=torch.tensor([one.prompt.token_ids])).logits[0]
+        (found,) = made.scores([one])
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    place = one.prompt.verdict_positions[0]
+    expected = float(logprobs[place - 1, one.prompt.token_ids[place]])
+    assert float(found[0]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_lists_are_grouped_by_length() -> None:
+    lists = [encoded(n, 2, length) for n, length in enumerate((90, 10, 50, 12, 45, 11))]
+    groups = by_length(lists, 100)
+    assert [[len(one) for one in group] for group in groups] == [[90], [50, 45], [12, 11, 10]]
+
+
+def test_losses_against_the_formula() -> None:
+    scores = torch.tensor([-1.0, -2.0, -4.0])
+    total = math.log(math.exp(-1) + math.exp(-2) + math.exp(-4))
+    grades = torch.tensor([0.0, 3.0, 0.0])
+    assert float(listwise(scores, grades)) == pytest.approx(total + 2)
+    both = torch.tensor([1.0, 3.0, 0.0])
+    assert float(listwise(scores, both)) == pytest.approx(0.25 * (total + 1) + 0.75 * (total + 2))
+    pairs = [math.log1p(math.exp(-(-2 + 1))), math.log1p(math.exp(-(-2 + 4)))]
+    assert float(ranknet(scores, grades)) == pytest.approx(sum(pairs) / 2)
+    assert float(distillation(scores, scores + 7, 2.0)) == pytest.approx(0, abs=1e-6)
+    teacher = torch.tensor([-4.0, -2.0, -1.0])
+    p = [math.exp(t) / sum(map(math.exp, (-4, -2, -1))) for t in (-4, -2, -1)]
+    q = [math.exp(s) / math.exp(total) for s in (-1, -2, -4)]
+    divergence = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    assert float(distillation(scores, teacher, 1.0)) == pytest.approx(divergence, rel=1e-5)
+    mixed = list_loss(
+        scores, grades, teacher, objective="listwise", teacher_weight=0.25, temperature=1.0
+    )
+    assert float(mixed) == pytest.approx(0.75 * (total + 2) + 0.25 * divergence, rel=1e-5)
+
+
+def test_a_list_without_anything_bought_teaches_nothing() -> None:
+    for loss in (listwise, ranknet):
+        scores = torch.tensor([-1.0, -2.0], requires_grad=True)
+        found = loss(scores, torch.zeros(2))
+        found.backward()
+        assert found.item() == 0
+        assert scores.grad is not None
+        assert scores.grad.tolist() == [0, 0]

@@ -1,0 +1,145 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from reranker.cli.tune import files_in
+from reranker.errors import ConfigError, DataError
+from reranker.models.adapter import AdapterCard, read_card, read_data_card
+from reranker.settings import Settings
+from reranker.training.checkpoint import CHECKPOINT_FILE
+from reranker.training.record import read_record
+from reranker.training.tuning import tune
+from tuning_shop import shop_files, tiny_model, tuning_settings
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from tuning_shop import tuning_settings
+from reranker.cli.tune import files_in
+from reranker.training.tuning import tune
+
+def progress(stage, done, total):
+    if stage.startswith("tuning") and done >= 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+tune(
+    tuning_settings(Path({model!r})), [files_in(Path({data!r}))], Path({run!r}), name="toy",
+    progress=progress,
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def model(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shop_files(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(scope="module")
+def settings(model: Path) -> Settings:
+    return tuning_settings(model)
+
+
+@pytest.fixture(scope="module")
+def whole(
+    settings: Settings, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, AdapterCard]:
+    """A training that nothing interrupts."""
+    run = tmp_path_factory.mktemp("whole")
+    return run, tune(settings, [files_in(data)], run, name="toy")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(run / CHECKPOINT_FILE, weights_only=True)["weights"]
+    return found
+
+
+def test_training_learns_what_can_be_learnt(whole: tuple[Path, AdapterCard]) -> None:
+    run, card = whole
+    losses = [line["loss"] for line in read_record(run) if line["kind"] == "step"]
+    assert len(losses) == 12
+    assert sum(losses[-3:]) < 0.5 * sum(losses[:3])
+    untrained = next(line for line in read_record(run) if line["kind"] == "validation")
+    assert untrained["step"] == 0
+    assert card.validation["nDCG@10"] > untrained["nDCG@10"] + 0.15
+
+
+def test_the_adapter_says_what_it_is_for(
+    whole: tuple[Path, AdapterCard], settings: Settings
+) -> None:
+    run, card = whole
+    assert read_card(run / "adapter") == card
+    assert card.readout == "verdict"
+    assert card.answer == (" yes",)
+    assert [template.name for template in card.templates] == ["listwise_verdict"]
+    assert card.validation["lists"] == 8
+    assert 0 < card.training["lists_seen"] <= 48
+    assert card.base.name == settings.model.name
+    (source,) = read_data_card(run / "adapter").sources
+    assert (source.purchases, source.shoppers, source.products) == (52, 52, 40)
+
+
+def test_a_killed_training_ends_with_the_same_weights(
+    whole: tuple[Path, AdapterCard], settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    code = KILLED.format(
+        tests=str(Path(__file__).parent),
+        model=settings.model.name,
+        data=str(data),
+        run=str(tmp_path),
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    died = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    step = torch.load(tmp_path / CHECKPOINT_FILE, weights_only=True)["step"]
+    assert 0 < step < 12
+    tune(settings, [files_in(data)], tmp_path, name="toy")
+    expected, found = weights(whole[0]), weights(tmp_path)
+    assert expected.keys() == found.keys()
+    assert max(float((expected[n] - found[n]).abs().max()) for n in expected) <= 1e-6
+    steps = [line["step"] for line in read_record(tmp_path) if line["kind"] == "step"]
+    assert steps == list(range(1, 13))
+
+
+def test_a_folder_of_another_training_is_refused(
+    whole: tuple[Path, AdapterCard], model: Path, data: Path
+) -> None:
+    other = tuning_settings(model, learning_rate=0.02)
+    with pytest.raises(ConfigError, match="other settings or data"):
+        tune(other, [files_in(data)], whole[0], name="toy")
+
+
+def test_a_damaged_checkpoint_is_named(
+    whole: tuple[Path, AdapterCard], settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    content = (whole[0] / CHECKPOINT_FILE).read_bytes()
+    (tmp_path / CHECKPOINT_FILE).write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"checkpoint\.pt: the checkpoint is damaged"):
+        tune(settings, [files_in(data)], tmp_path, name="toy")
+
+
+def test_training_ends_when_validation_stops_getting_better(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    # Steps too small to change any order: no validation is better than the untuned model's.
+    still = tuning_settings(model, learning_rate=1e-12, validate_every=1, patience=2)
+    tune(still, [files_in(data)], tmp_path, name="toy")
+    assert len([line for line in read_record(tmp_path) if line["kind"] == "step"]) == 2
+
+
+def test_labels_can_be_tuned_too(model: Path, data: Path, tmp_path: Path) -> None:
+    settings = tuning_settings(model, lists=8, validate_every=2)
+    card = tune(settings, [files_in(data)], tmp_path, name="toy", readout="labels")
+    assert card.readout == "labels"
+    assert card.answer[:3] == ("A", "B", "C")
+    assert [template.name for template in card.templates] == ["listwise_labels"]

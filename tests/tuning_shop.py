@@ -1,0 +1,87 @@
+"""A tiny model and a shop whose purchases are easy to learn, for tests of tuning."""
+
+import json
+import shutil
+from pathlib import Path
+
+from reranker.settings import Settings
+
+KINDS = ("honey", "bread", "apple", "cheese")
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+)
+
+
+def tiny_model(tokenizer_of: Path, folder: Path) -> Path:
+    """Write a Llama of two narrow layers with random weights and a real tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    vocabulary = json.loads((tokenizer_of / "config.json").read_text())["vocab_size"]
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        initializer_range=0.1,
+    )
+    LlamaForCausalLM(config).save_pretrained(str(folder))
+    for name in _TOKENIZER:
+        if (tokenizer_of / name).is_file():
+            shutil.copy2(tokenizer_of / name, folder / name)
+    return folder
+
+
+def shop_files(folder: Path, *, shoppers: int = 60) -> Path:
+    """Write products and purchases: whoever bought two things of a kind buys honey next."""
+    folder.mkdir(parents=True, exist_ok=True)
+    products = [
+        {"product_id": f"{kind}{number}", "title": f"{kind} {number}"}
+        for kind in KINDS
+        for number in range(10)
+    ]
+    purchases = [
+        {
+            "user_id": f"u{number}",
+            "history": [f"{KINDS[1 + number % 3]}{(number + i) % 10}" for i in range(2)],
+            "target": f"honey{number % 10}",
+        }
+        for number in range(shoppers)
+    ]
+    for name, rows in (("products", products), ("purchases", purchases)):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def tuning_settings(model: Path, **training: object) -> Settings:
+    """Settings of a short training in float32; more of ``[training]`` by name."""
+    given = {
+        "lists": 48,
+        "batch": 4,
+        "candidates": 6,
+        "teacher": 0.0,
+        "average": 0.5,
+        "learning_rate": 0.01,
+        "validation_shoppers": 8,
+        "validation_lists": 8,
+        "validate_every": 6,
+        "checkpoint_every": 2,
+    }
+    return Settings.load(
+        None,
+        {
+            "model.name": str(model),
+            "model.dtype": "float32",
+            "ranking.card_tokens": 16,
+            **{f"training.{name}": value for name, value in {**given, **training}.items()},
+        },
+    )
