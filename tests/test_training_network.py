@@ -86,10 +86,10 @@ def test_the_lean_layers_learn_what_those_of_peft_learn(folder: Path) -> None:
     exact = gradients(folder, "float32", lean=False)
     assert error(gradients(folder, "float32", lean=True), exact) < 1e-4
     rounded = error(gradients(folder, "bfloat16", lean=False), exact)
-    assert error(gradients(folder, "bfloat16", lean=True), exact) < 1.5 * rounded < 0.3
+    assert error(gradients(folder, "bfloat16", lean=True), exact) < 2 * rounded < 0.3
 
 
-@pytest.mark.parametrize("tokens", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("tokens", [1, 95, 96, 97, 300])
 def test_attention_in_blocks_is_attention(tokens: int) -> None:
     generator = torch.Generator().manual_seed(tokens)
 

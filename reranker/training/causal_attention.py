@@ -1,8 +1,8 @@
 """Causal attention in blocks, forwards and backwards, for processors.
 
 torch's own kernel for processors takes, for lists of some six hundred tokens, as long as half of
-all the matrix products around it. Written as products of blocks, with what is above the diagonal
-left out, it takes half of that. Scores and softmax are computed in float32.
+all the matrix products around it. Written as products of blocks in the model's number type, with
+what is above the diagonal left out, it takes half of that. Softmax is computed in float32.
 
 Importing this module loads torch and transformers.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 NAME = "shelfwise_causal"
-_BLOCK = 64
+_BLOCK = 96
 
 
 class CausalAttention(torch.autograd.Function):
@@ -22,48 +22,43 @@ class CausalAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:  # noqa: D102
-        grouped, keys, values = _grouped(query, key), _flat(key), _flat(value)
-        exact = keys.float()
+        grouped, keys, values = _grouped(query * scaling, key), _flat(key), _flat(value)
+        hidden = torch.ones(_BLOCK, _BLOCK, dtype=torch.bool, device=query.device).triu_(1)
         shares, results = [], []
         for start in range(0, query.shape[2], _BLOCK):
             asked = _block(grouped, start)
-            end = start + asked.shape[2]
-            scores = torch.bmm(asked.flatten(1, 2).float(), exact[:, :end].mT).mul_(scaling)
             width = asked.shape[2]
+            end = start + width
+            scores = torch.bmm(asked.flatten(1, 2), keys[:, :end].mT)
             diagonal = scores.view(*asked.shape[:3], end)[..., start:]
-            hidden = torch.ones(width, width, dtype=torch.bool, device=query.device).triu_(1)
-            diagonal.masked_fill_(hidden, float("-inf"))
-            share = torch.softmax(scores, dim=-1).to(query.dtype)
+            diagonal.masked_fill_(hidden[:width, :width], float("-inf"))
+            share = torch.softmax(scores, dim=-1)
             results.append(torch.bmm(share, values[:, :end]).view(asked.shape))
             shares.append(share)
-        result = torch.cat(results, dim=2)
-        ctx.save_for_backward(grouped, keys, values, result, *shares)
+        ctx.save_for_backward(grouped, keys, values, *shares)
         ctx.scaling = scaling
         ctx.shapes = query.shape, key.shape
-        return result.view(query.shape)
+        return torch.cat(results, dim=2).view(query.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        grouped, keys, values, result, *shares = ctx.saved_tensors
+        grouped, keys, values, *shares = ctx.saved_tensors
         given = gradients[0].reshape(grouped.shape)
-        weighed = (given.float() * result.float()).sum(-1, keepdim=True)
         to_query = []
         to_key = torch.zeros_like(keys, dtype=torch.float32)
         to_value = torch.zeros_like(values, dtype=torch.float32)
         for number, share in enumerate(shares):
-            start = number * _BLOCK
-            asked, got = (_block(one, start).flatten(1, 2) for one in (grouped, given))
-            end = start + min(_BLOCK, grouped.shape[2] - start)
-            slope = torch.bmm(got, values[:, :end].mT).float()
-            slope.sub_(_block(weighed, start).flatten(1, 2)).mul_(share).mul_(ctx.scaling)
-            slope = slope.to(share.dtype)
+            start, end = number * _BLOCK, share.shape[-1]
             block = _block(grouped, start)
+            asked, got = block.flatten(1, 2), _block(given, start).flatten(1, 2)
+            slope = torch.bmm(got, values[:, :end].mT)
+            slope = torch.ops.aten._softmax_backward_data(slope, share, -1, share.dtype)
             to_query.append(torch.bmm(slope, keys[:, :end]).view(block.shape))
             to_key[:, :end] += torch.bmm(slope.mT, asked)
             to_value[:, :end] += torch.bmm(share.mT, got)
         shape, narrow = ctx.shapes
         return (
-            torch.cat(to_query, dim=2).view(shape),
+            (torch.cat(to_query, dim=2) * ctx.scaling).view(shape),
             to_key.to(keys.dtype).view(narrow),
             to_value.to(values.dtype).view(narrow),
             None,
