@@ -2,20 +2,21 @@
 
 Text files are parsed once, by DuckDB, into a Parquet copy in a scratch folder: every later pass
 then costs little, in any format, and rows keep their numbers. Logs in a foreign format are copied
-as documents first, and their events from there.
+as documents first, and their events from there; tables of a database are copied as they are.
 """
 
 import csv
 import gzip
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
 import duckdb
 
 from reranker.errors import DataError
+from retrieval.behaviour.postgres import Table
 from retrieval.event_formats import documents, metarank, requests, ubi
 from retrieval.event_formats.detection import Format
 from retrieval.event_formats.reading import FIELDS, Reading
@@ -36,17 +37,19 @@ MALFORMED_DDL = """CREATE TEMP TABLE malformed
 
 @dataclass(frozen=True)
 class EventFile:
-    """One file to import.
+    """One file, or table of a database, to import.
 
     Attributes:
-        path: as given, for messages.
+        name: as given, for messages.
+        origin: where it is, in full: quarantined rows are kept by it.
         format: which the file is in.
         parquet: what to scan: the file itself, or its copy in the scratch folder.
         columns: for each field that the file has, its column and the column's DuckDB type.
         staged: whether ``parquet`` is a copy; copies have a ``fault`` column.
     """
 
-    path: Path
+    name: str
+    origin: str
     parquet: Path
     columns: tuple[tuple[str, str, str], ...]
     staged: bool
@@ -67,24 +70,30 @@ _ALL_TEXT = tuple((name, name, "VARCHAR") for name in FIELDS)
 
 
 def prepare(
-    connection: duckdb.DuckDBPyConnection, path: Path, reading: Reading, scratch: Path
+    connection: duckdb.DuckDBPyConnection, path: Path | Table, reading: Reading, scratch: Path
 ) -> EventFile:
     """Return a file in the form that the import scans.
 
     Args:
         connection: has the table of `MALFORMED_DDL`, which takes records that cannot be parsed.
-        path: one of those that `retrieval.files.expand` returned.
+        path: one of those that `retrieval.files.expand` returned, or a table of a database.
         reading: how to take it.
         scratch: folder for copies.
 
     Raises:
+        ConfigError: what reads the database is not installed.
         DataError: the file cannot be read at all, or lacks a column that every event needs.
     """
     copy = scratch / f"{len(list(scratch.iterdir()))}.parquet"
+    if isinstance(path, Table):
+        fetched = copy.with_suffix(".table.parquet")
+        path.fetch(fetched)
+        file = _parquet(connection, fetched, reading, copy, path.name)
+        return replace(file, name=path.name, origin=path.name)
     try:
         match kind(path, EVENT_SUFFIXES):
             case ".parquet":
-                return _parquet(connection, path, reading, copy)
+                return _parquet(connection, path, reading, copy, path)
             case ".jsonl" | ".ndjson":
                 return _json_lines(connection, path, reading, copy)
             case ".json":
@@ -97,7 +106,7 @@ def prepare(
         raise unreadable(path, error) from error
 
 
-def unreadable(path: Path, error: Exception) -> DataError:
+def unreadable(path: Path | str, error: Exception) -> DataError:
     """Return the error for a file whose content is not what its name says."""
     message = str(error)
     first = message.splitlines()[0] if message else type(error).__name__
@@ -106,7 +115,7 @@ def unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path}: corrupt or not of the kind its name says ({first}); write it anew")
 
 
-def _present(path: Path, reading: Reading, found: Sequence[str]) -> dict[str, str]:
+def _present(path: Path | str, reading: Reading, found: Sequence[str]) -> dict[str, str]:
     """Return field to column for what the file has; refuse it without what it must have."""
     wanted = reading.wanted
     present = {name: column for name, column in wanted.items() if column in found}
@@ -132,11 +141,26 @@ def _foreign(
         query = metarank.events(copy, reading.mapping)
     target = copy.with_suffix(".events.parquet")
     requests.write(connection, query, target)
-    return EventFile(path, target, _ALL_TEXT, staged=True, format=format_)
+    return _file(path, target, _ALL_TEXT, staged=True, format_=format_)
+
+
+def _file(
+    path: Path,
+    parquet: Path,
+    columns: tuple[tuple[str, str, str], ...],
+    *,
+    staged: bool,
+    format_: Format = "native",
+) -> EventFile:
+    return EventFile(str(path), str(path.resolve()), parquet, columns, staged, format_)
 
 
 def _parquet(
-    connection: duckdb.DuckDBPyConnection, path: Path, reading: Reading, copy: Path
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    reading: Reading,
+    copy: Path,
+    name: Path | str,
 ) -> EventFile:
     relation = f"read_parquet({source(path)})"
     described = connection.execute(f"DESCRIBE SELECT * FROM {relation}")
@@ -145,9 +169,9 @@ def _parquet(
     if format_ != "native":
         documents.copy_table(connection, relation, [(quoted(name), name) for name in types], copy)
         return _foreign(connection, path, reading, copy, format_)
-    present = _present(path, reading, list(types))
+    present = _present(name, reading, list(types))
     columns = tuple((name, column, types[column]) for name, column in present.items())
-    return EventFile(path, path, columns, staged=False)
+    return _file(path, path, columns, staged=False)
 
 
 def _csv(
@@ -171,7 +195,7 @@ def _csv(
         )
         columns = tuple((name, name, "VARCHAR") for name in present)
         _note_malformed(connection, path, cut, copy)
-        return EventFile(path, copy, columns, staged=True)
+        return _file(path, copy, columns, staged=True)
     names = [(f"c{place}", name) for place, name in enumerate(header)]
     documents.copy_table(connection, relation, names, copy)
     file = _foreign(connection, path, reading, copy, format_)
@@ -280,4 +304,4 @@ def _native_documents(
         FROM {relation}) WHERE fault IS DISTINCT FROM 'blank')
         TO {literal(copy)} (FORMAT parquet)"""
     )
-    return EventFile(path, copy, _ALL_TEXT, staged=True)
+    return _file(path, copy, _ALL_TEXT, staged=True)

@@ -33,6 +33,7 @@ from retrieval.behaviour.checks import (
 from retrieval.behaviour.cleaning import incoming, native_requests, queries, user_ids
 from retrieval.behaviour.event_files import MALFORMED_DDL, EventFile, prepare, unreadable
 from retrieval.behaviour.identities import learn, protected
+from retrieval.behaviour.postgres import Table, is_table
 from retrieval.behaviour.pseudonyms import Pseudonyms
 from retrieval.behaviour.quarantine import counts, first_rejected, quarantine, too_many
 from retrieval.behaviour.rules import Clock, rules
@@ -127,16 +128,17 @@ def import_files(
 
     Args:
         connection: of the store; temporary tables of this import are left on it.
-        paths: files, folders and glob patterns.
+        paths: files, folders, glob patterns, and tables of databases (see `Table.of`).
         plan: how to read and to judge.
         progress: told what is being done.
         folder: takes the scratch files.
 
     Raises:
+        ConfigError: a table is not named, or what reads its database is not installed.
         DataError: a file cannot be read or lacks a column, or too many events are refused; the
             caller then has to roll back.
     """
-    found = expand(paths, EVENT_SUFFIXES)
+    found = _found(paths)
     connection.execute(MALFORMED_DDL)
     for leftover in folder.glob(f"{SCRATCH}*"):  # of an import that was killed
         shutil.rmtree(leftover, ignore_errors=True)
@@ -147,6 +149,12 @@ def import_files(
             files.append(prepare(connection, path, plan.reading, Path(scratch)))
         with _naming_the_culprit(connection, files):
             return _import(connection, files, plan, progress)
+
+
+def _found(paths: Sequence[Path | str]) -> list[Path | Table]:
+    tables = [Table.of(path) for path in paths if isinstance(path, str) and is_table(path)]
+    files = [path for path in paths if not (isinstance(path, str) and is_table(path))]
+    return [*tables, *(expand(files, EVENT_SUFFIXES) if files or not tables else ())]
 
 
 def _import(
@@ -320,5 +328,5 @@ def _naming_the_culprit(
                     f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({source(file.parquet)})"
                 )
             except duckdb.Error as cause:
-                raise unreadable(file.path, cause) from error
+                raise unreadable(file.name, cause) from error
         raise DataError(f"the import failed and was undone: {error}") from error

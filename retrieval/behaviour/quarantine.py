@@ -47,9 +47,7 @@ def quarantine(
 
     What an earlier import of the same files left there is replaced. Without rules, that is all.
     """
-    names = ", ".join(
-        f"({literal(file.parquet)}, {literal(file.path.resolve())})" for file in files
-    )
+    names = ", ".join(f"({literal(file.parquet)}, {literal(file.origin)})" for file in files)
     connection.execute(
         f"CREATE TEMP TABLE origin AS SELECT * FROM (VALUES {names}) t(filename, file)"
     )
@@ -62,7 +60,7 @@ def first_rejected(
     connection: duckdb.DuckDBPyConnection, files: Sequence[EventFile]
 ) -> tuple[RejectedRow, ...]:
     """Return the first rows that `quarantine` has put there, under their files' given names."""
-    given = {str(file.path.resolve()): str(file.path) for file in files}
+    given = {file.origin: file.name for file in files}
     rows = connection.execute(
         f"""SELECT file, row, field, reason FROM quarantine
         WHERE file IN (SELECT file FROM origin) ORDER BY ALL LIMIT {REJECTED_IN_MEMORY}"""

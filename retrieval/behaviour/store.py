@@ -62,7 +62,8 @@ class BehaviourStore(BehaviourFile):
         """Import event files, all of them or none.
 
         Args:
-            paths: files (with `retrieval.event_formats.sql.EVENT_SUFFIXES`), folders, globs.
+            paths: files (with `retrieval.event_formats.sql.EVENT_SUFFIXES`), folders, globs, and
+                tables of PostgreSQL (see `retrieval.behaviour.postgres.Table.of`).
             mapping: field of `BehaviourEvent` to column, where the names differ; short for a
                 ``reading`` that says only this.
             reading: how the files are to be taken; None tells their formats from their content.
