@@ -1,11 +1,9 @@
 """The path of one request: profile and recall, the model's judgement, the blend, the result."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 from types import TracebackType
@@ -13,13 +11,14 @@ from typing import Self
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from reranker.deadlines import Deadline, Finishing
 from reranker.errors import DataError
 from reranker.fusion import Blend
-from reranker.listwise import ListwiseRanker
+from reranker.listwise import Judgement, ListwiseRanker
+from reranker.look_up import Found, LookUp
 from reranker.ports import CandidateIndex, ProfileStore, Recommender
 from reranker.schema import (
     Candidate,
-    Filters,
     Issue,
     RerankResult,
     SearchRequest,
@@ -27,20 +26,8 @@ from reranker.schema import (
     UserProfile,
 )
 from reranker.settings import Settings
-from reranker.workers import in_worker
 
-_MOST_KEPT_BACK = 0.25
-_FADING = 0.98
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What was looked up for a request, and how long that took."""
-
-    profile: UserProfile | None
-    candidates: tuple[Candidate, ...]
-    profile_ms: float
-    recall_ms: float
+_CUT = "no time was left to look up the shopper, what is near in meaning, and the model's order"
 
 
 class Reranker:
@@ -73,14 +60,19 @@ class Reranker:
             resources: closed with this.
             owns_model: whether closing this closes the ranker's model.
         """
-        self._index = index
-        self._recommender = recommender
         self._profiles = profiles
+        self._look_up = LookUp(
+            index=index,
+            recommender=recommender,
+            profiles=profiles,
+            language=ranker.language,
+            settings=settings.retrieval,
+        )
         self._ranker = ranker
         self._settings = settings
         self._resources = resources or ExitStack()
         self._owns_model = owns_model
-        self._finishing = _Finishing()
+        self._finishing = Finishing()
         self._portal: BlockingPortal | None = None
         self._lock = Lock()
 
@@ -98,7 +90,7 @@ class Reranker:
         Raises:
             DataError: the store is damaged.
         """
-        return self._look_up(request).candidates
+        return self._look_up.now(request).candidates
 
     def profile(self, user_id: str, at: datetime | None = None) -> UserProfile | None:
         """Return what is known of a shopper from events strictly before a moment (default: now).
@@ -119,11 +111,15 @@ class Reranker:
         Raises:
             DataError: the store is damaged. A failing model is no error: see ``outcome``.
         """
-        started = time.monotonic()
-        found = await in_worker(self._look_up, request)
+        deadline = self._deadline(request)
+        found = await self._look_up.find(
+            request, deadline, reserve=self._finishing.seconds(deadline)
+        )
+        if found.given_up_at is not None:
+            return self._unjudged(request, found, deadline, found.given_up_at)
         depth = self._settings.ranking.depth or len(found.candidates)
         # What is shown has been judged: the first k, even where fewer would be by the setting.
-        return await self._rank(request, found, started, depth=max(depth, request.k))
+        return await self._rank(request, found, deadline, depth=max(depth, request.k))
 
     async def arerank(
         self, request: SearchRequest, candidates: Sequence[Candidate]
@@ -137,83 +133,60 @@ class Reranker:
         Raises:
             DataError: a product stands in the candidates twice.
         """
-        started = time.monotonic()
+        deadline = self._deadline(request)
         counts = Counter(candidate.product.product_id for candidate in candidates)
         for product_id, count in counts.items():
             if count > 1:
                 raise DataError(f"the candidates hold product {product_id!r} {count} times")
-        profile = await in_worker(self._profile, request)
-        found = _Found(profile, tuple(candidates), profile_ms=_since(started), recall_ms=0.0)
-        return await self._rank(request, found, started, depth=len(candidates))
-
-    def _look_up(self, request: SearchRequest) -> "_Found":
-        """Find the profile and the candidates.
-
-        A search by a query goes on beside the profile.
-        """
-        started = time.monotonic()
-        depth = max(self._settings.retrieval.candidates, request.k)
-        begun = None
-        if request.query is not None:
-            begun = self._index.begin_search(request.query, k=depth, filters=request.filters)
-        profile = self._profile(request)
-        profile_ms = _since(started)
-        if begun is None or request.query is None:
-            candidates = self._recommender.recommend(
-                profile, request.at, k=depth, filters=request.filters
-            )
-        else:
-            candidates = begun()
-            if profile is not None:
-                candidates = self._with_history(request.query, request.filters, profile, candidates)
-        recall_ms = _since(started) - profile_ms
-        return _Found(profile, candidates, profile_ms=profile_ms, recall_ms=recall_ms)
-
-    def _profile(self, request: SearchRequest) -> UserProfile | None:
-        if self._profiles is None or request.user_id is None:
-            return None
-        return self._profiles.profile(request.user_id, request.at, self._ranker.language(request))
-
-    def _with_history(
-        self,
-        query: str,
-        filters: Filters,
-        profile: UserProfile,
-        candidates: tuple[Candidate, ...],
-    ) -> tuple[Candidate, ...]:
-        """Let the shopper's own products that match the query take the last places of recall.
-
-        The number of candidates stays what it is if recall was cut; what recall found of them
-        keeps its place. At most a fifth of the places is given away.
-        """
-        touched = [item.product_id for item in profile.repeat_purchases]
-        touched += [item.product_id for item in profile.recent_items]
-        found = {candidate.product.product_id for candidate in candidates}
-        own = [product_id for product_id in dict.fromkeys(touched) if product_id not in found]
-        depth = max(self._settings.retrieval.candidates, len(candidates))
-        products = self._index.matching(query, own, filters=filters)[: max(depth // 5, 1)]
-        kept = candidates[: depth - len(products)]
-        return kept + tuple(
-            Candidate(product=product, recall_rank=rank, recall_score=0.0, from_history=True)
-            for rank, product in enumerate(products, start=len(kept) + 1)
+        found = await self._look_up.find_profile(
+            request, candidates, deadline, reserve=self._finishing.seconds(deadline)
         )
+        if found.given_up_at is not None:
+            return self._unjudged(request, found, deadline, found.given_up_at)
+        return await self._rank(request, found, deadline, depth=len(candidates))
+
+    def _deadline(self, request: SearchRequest) -> Deadline:
+        return Deadline.of(request.deadline_ms or self._settings.ranking.deadline_ms)
 
     async def _rank(
-        self, request: SearchRequest, found: "_Found", started: float, *, depth: int
+        self, request: SearchRequest, found: Found, deadline: Deadline, *, depth: int
     ) -> RerankResult:
-        limit = request.deadline_ms or self._settings.ranking.deadline_ms
-        deadline = started + limit / 1000 if limit else math.inf
-        waits_until = deadline - self._finishing.seconds(limit)
+        began = time.monotonic()
+        waits_until = deadline.ends - self._finishing.seconds(deadline)
         blend = Blend(found.candidates, found.profile, self._settings.fusion)
         judged = await self._ranker.judge(
             request, found.profile, blend.candidates[:depth], deadline=waits_until
         )
+        result = self._result(request, found, blend, judged, deadline)
+        self._finishing.ended(max(waits_until, began))
+        return result
+
+    def _unjudged(
+        self, request: SearchRequest, found: Found, deadline: Deadline, given_up_at: float
+    ) -> RerankResult:
+        """Answer a request whose time went by in the look-up, without asking the model."""
+        blend = Blend(found.candidates, found.profile, self._settings.fusion)
+        judged = Judgement.nothing(len(found.candidates)).model_copy(
+            update={"issues": (Issue(code="look_up_cut", detail=_CUT),), "deadline_hit": True}
+        )
+        result = self._result(request, found, blend, judged, deadline)
+        self._finishing.ended(given_up_at)
+        return result
+
+    def _result(
+        self,
+        request: SearchRequest,
+        found: Found,
+        blend: Blend,
+        judged: Judgement,
+        deadline: Deadline,
+    ) -> RerankResult:
         blended = time.monotonic()
         items = blend.items(judged.followed_by(len(found.candidates) - len(judged.places)))
         spec = self._ranker.model.spec
-        behind = self._index.behind
+        behind = self._look_up.behind
         stale = (Issue(code="index_behind", detail=behind),) if behind else ()
-        result = RerankResult(
+        return RerankResult(
             request_id=request.request_id,
             items=items,
             outcome=judged.outcome,
@@ -232,12 +205,10 @@ class Reranker:
                 recall_ms=found.recall_ms,
                 prompt_ms=judged.prompt_ms,
                 model_ms=judged.model_ms,
-                rank_ms=_since(blended),
-                total_ms=_since(started),
+                rank_ms=(time.monotonic() - blended) * 1000,
+                total_ms=deadline.since(),
             ),
         )
-        self._finishing.ended(waits_until)
-        return result
 
     def _blocking(self) -> BlockingPortal:
         with self._lock:
@@ -263,28 +234,3 @@ class Reranker:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class _Finishing:
-    """How long it takes of late from giving up the wait for the model to the answer.
-
-    On a busy machine that is more than the time of the computation: many requests may end at the
-    same moment. So much sooner the wait ends, lest answers come after their deadlines.
-    """
-
-    def __init__(self) -> None:
-        self._usual_s = 0.1  # as long as nothing is known: more than it takes but in a crowd
-
-    def seconds(self, limit_ms: int | None) -> float:
-        """Return the time to keep back, in seconds, of a deadline of so many milliseconds."""
-        return min(self._usual_s, (limit_ms or 0) / 1000 * _MOST_KEPT_BACK)
-
-    def ended(self, waited_until: float) -> None:
-        """Learn from an answer after the end of the wait: the most of late counts, and fades."""
-        seconds = time.monotonic() - waited_until
-        if seconds > 0:
-            self._usual_s = max(seconds, self._usual_s * _FADING)
-
-
-def _since(started: float) -> float:
-    return (time.monotonic() - started) * 1000

@@ -50,6 +50,10 @@ class CandidateIndex(Protocol):
         """Begin a `search` that goes on beside the caller's work; return what waits for its end."""
         ...
 
+    def by_words(self, query: str, *, k: int, filters: Filters) -> tuple[Candidate, ...]:
+        """Return what a `search` finds by the query's words alone, in less time; maybe nothing."""
+        ...
+
     def similar(
         self, product_ids: Sequence[str], *, k: int, filters: Filters
     ) -> tuple[Candidate, ...]:

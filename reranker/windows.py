@@ -130,7 +130,7 @@ class WindowJudge:
         """
         self.stopwatch.start()
         # In a thread: cleaning and counting text would hold up other requests.
-        questions = await in_worker(self._questions, windows, abandon_on_cancel=True)
+        questions = await in_worker(self._questions, windows)
         self.stopwatch.prompts_made()
         found: list[WindowAnswer | None] = [None] * len(questions)
 
@@ -194,7 +194,7 @@ class WindowJudge:
                     seconds=seconds,
                 )
                 # In a thread: a long answer takes a while to read, and others wait meanwhile.
-                answer = await in_worker(_from_texts, question, texts, abandon_on_cancel=True)
+                answer = await in_worker(_from_texts, question, texts)
         except ModelError as error:
             return _lost("model_error", str(error))
         except OutputError as error:

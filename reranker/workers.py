@@ -2,44 +2,84 @@
 
 The interpreter runs one thread at a time: twenty requests that compute side by side all end when
 the last one does, and the event loop gets a twentieth of the time, so that deadlines pass unseen.
-In turn, half of them are done in half of the time.
+In turn, half of them are done in half of the time. New requests wait for a turn of their own kind,
+so that they do not hold up those that have begun. The threads serve all event loops of the process.
 """
 
+import asyncio
+import math
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import cache
 from typing import TypeVar, TypeVarTuple, Unpack
-
-import anyio.to_thread
-from anyio import CapacityLimiter
-from anyio.lowlevel import RunVar
 
 _T = TypeVar("_T")
 _Given = TypeVarTuple("_Given")
 _MOST = 8
-_limiters: RunVar[CapacityLimiter] = RunVar("shelfwise_workers")
 
 
-async def in_worker(
-    act: Callable[[Unpack[_Given]], _T], *given: *_Given, abandon_on_cancel: bool = False
+class TooLate(Exception):  # noqa: N818 - for the caller to go another way, never for a user
+    """The function had not begun, or not ended, when it had to."""
+
+
+async def in_worker(act: Callable[[Unpack[_Given]], _T], *given: *_Given) -> _T:
+    """Run a step of a request that has begun in a thread, and return what it returns.
+
+    A caller that is cancelled goes on at once; a function that has begun runs to its end all the
+    same, and its thread counts until then.
+    """
+    job = _submit("step", act, *given)
+    try:
+        return await asyncio.wrap_future(job)
+    finally:
+        job.cancel()
+
+
+async def in_turn(
+    act: Callable[[Unpack[_Given]], _T],
+    *given: *_Given,
+    begin_within: float = math.inf,
+    end_within: float = math.inf,
 ) -> _T:
-    """Run a function in a thread when it is its turn, and return what it returns.
+    """Run what a new request begins with in a thread when it is its turn; else see `in_worker`.
 
     Args:
         act: the function.
         given: its arguments.
-        abandon_on_cancel: whether a caller that is cancelled goes on at once; the function runs to
-            its end all the same, and its thread counts until then.
+        begin_within: seconds after which a function that has not begun is given up.
+        end_within: seconds after which it is no longer waited for.
+
+    Raises:
+        TooLate: it was given up.
     """
-    return await anyio.to_thread.run_sync(
-        act, *given, abandon_on_cancel=abandon_on_cancel, limiter=_limiter()
-    )
-
-
-def _limiter() -> CapacityLimiter:
-    """Return the limiter of the running event loop."""
+    job = _submit("turn", act, *given)
+    answer = asyncio.wrap_future(job)
     try:
-        return _limiters.get()
-    except LookupError:
-        limiter = CapacityLimiter(min(max(os.cpu_count() or 1, 2), _MOST))
-        _limiters.set(limiter)
-        return limiter
+        await asyncio.wait((answer,), timeout=_timeout(begin_within))
+        if not answer.done():
+            if job.cancel():
+                raise TooLate
+            await asyncio.wait((answer,), timeout=_timeout(end_within - begin_within))
+            if not answer.done():
+                raise TooLate
+        return answer.result()
+    finally:
+        job.cancel()  # at once: the event loop would tell the thread a little later
+        answer.cancel()  # nobody is left to take an error
+
+
+def _timeout(seconds: float) -> float | None:
+    return None if math.isinf(seconds) else max(seconds, 0.0)
+
+
+def _submit(kind: str, act: Callable[[Unpack[_Given]], _T], *given: *_Given) -> "Future[_T]":
+    context = copy_context()
+    return _threads(kind).submit(lambda: context.run(act, *given))
+
+
+@cache
+def _threads(kind: str) -> ThreadPoolExecutor:
+    count = min(max(os.cpu_count() or 1, 2), _MOST)
+    return ThreadPoolExecutor(count, thread_name_prefix=f"shelfwise-{kind}")

@@ -160,6 +160,14 @@ class HybridIndex:
         arms = _then(self._embedder.begin_query(query), look_up)
         return lambda: self._fused(*arms.result(), k=k, filters=filters)
 
+    def by_words(self, query: str, *, k: int, filters: Filters) -> tuple[Candidate, ...]:
+        """Return at most k products that hold words of a query, best first, without its vector.
+
+        They are scored as in a `search` in which the vectors find nothing.
+        """
+        found, _ = self._lexical.search(query, k=k, filters=filters)
+        return self._fused(np.empty(0, np.int64), found, k=k, filters=filters)
+
     def _fused(
         self, dense: IntArray, found: IntArray, *, k: int, filters: Filters
     ) -> tuple[Candidate, ...]:

@@ -76,6 +76,7 @@ IssueCode = Literal[
     "profile_shortened",
     "cards_shortened",
     "index_behind",
+    "look_up_cut",
 ]
 
 

@@ -1,0 +1,65 @@
+"""The time that a request has, and how much of it the end of the request needs."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Self
+
+_MOST_KEPT_BACK = 0.25
+_FADING = 0.98
+_AT_FIRST_S = 0.1
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The time of one request. Moments are those of `time.monotonic`.
+
+    Attributes:
+        started: when the request came.
+        seconds: that it has; infinite without a deadline.
+    """
+
+    started: float
+    seconds: float
+
+    @classmethod
+    def of(cls, milliseconds: int | None) -> Self:
+        """Begin now."""
+        return cls(time.monotonic(), milliseconds / 1000 if milliseconds else math.inf)
+
+    @property
+    def ends(self) -> float:
+        """When an answer is due."""
+        return self.started + self.seconds
+
+    def since(self) -> float:
+        """Return the milliseconds gone by."""
+        return (time.monotonic() - self.started) * 1000
+
+
+class Finishing:
+    """How long it takes of late from giving up the wait for the model to the answer.
+
+    On a busy machine that is more than the time of the computation: many requests may end at the
+    same moment. So much sooner the wait ends, lest answers come after their deadlines.
+    """
+
+    def __init__(self) -> None:
+        self._usual_s = _AT_FIRST_S  # more than it takes but in a crowd
+
+    def seconds(self, deadline: Deadline) -> float:
+        """Return the seconds of a deadline to keep back."""
+        if math.isinf(deadline.seconds):
+            return 0.0
+        return min(self._usual_s, deadline.seconds * _MOST_KEPT_BACK)
+
+    def ended(self, due: float) -> None:
+        """Learn from an answer: the most of late counts, and fades.
+
+        Args:
+            due: moment at which the wait ended or should have, not before it began; an answer that
+                was there sooner tells nothing.
+        """
+        seconds = time.monotonic() - due
+        if seconds > 0:
+            self._usual_s = max(seconds, self._usual_s * _FADING)

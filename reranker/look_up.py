@@ -1,0 +1,191 @@
+"""What a request begins with: the shopper's profile and the candidates, in the time that there is.
+
+A look-up computes on this machine, one request after the other. Where more come than it can do in
+time, each waits for its turn at most half of its deadline, so that what is left is enough to ask
+the model. One that has had no turn by then, or no end in time, takes the short way: candidates by
+words alone, and nothing about the shopper.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from reranker.deadlines import Deadline
+from reranker.ports import CandidateIndex, ProfileStore, Recommender
+from reranker.schema import Candidate, Filters, Language, SearchRequest, UserProfile
+from reranker.settings import RetrievalSettings
+from reranker.workers import TooLate, in_turn, in_worker
+
+_TURN_WITHIN = 0.5
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was looked up for a request, and how long that took.
+
+    Attributes:
+        given_up_at: moment of `time.monotonic` at which the short way was taken; None where
+            everything was looked up.
+    """
+
+    profile: UserProfile | None
+    candidates: tuple[Candidate, ...]
+    profile_ms: float
+    recall_ms: float
+    given_up_at: float | None = None
+
+
+class LookUp:
+    """Looks up what requests are about."""
+
+    def __init__(
+        self,
+        *,
+        index: CandidateIndex,
+        recommender: Recommender,
+        profiles: ProfileStore | None,
+        language: Callable[[SearchRequest], Language],
+        settings: RetrievalSettings,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            index: of the catalogue.
+            recommender: for requests without a query.
+            profiles: of the shoppers; None where there is no behaviour.
+            language: tells the language of a request's prompts.
+            settings: of recall.
+        """
+        self._index = index
+        self._recommender = recommender
+        self._profiles = profiles
+        self._language = language
+        self._settings = settings
+
+    @property
+    def behind(self) -> str | None:
+        """Say in what the index lags behind the catalogue; None if in nothing."""
+        return self._index.behind
+
+    async def find(self, request: SearchRequest, deadline: Deadline, *, reserve: float) -> Found:
+        """Return the profile and the candidates, or what the short way gives.
+
+        Args:
+            request: the search.
+            deadline: of it.
+            reserve: seconds of the deadline that what follows needs.
+        """
+        try:
+            return await in_turn(self.now, request, **_limits(deadline, reserve))
+        except TooLate:
+            return await in_worker(self._briefly, request, time.monotonic())
+
+    async def find_profile(
+        self,
+        request: SearchRequest,
+        candidates: Sequence[Candidate],
+        deadline: Deadline,
+        *,
+        reserve: float,
+    ) -> Found:
+        """Return the profile beside candidates that are known; else see `find`."""
+        started, given_up_at, profile = time.monotonic(), None, None
+        try:
+            if self._profiles is not None and request.user_id is not None:
+                profile = await in_turn(self._profile, request, **_limits(deadline, reserve))
+        except TooLate:
+            given_up_at = time.monotonic()
+        return Found(
+            profile,
+            tuple(candidates),
+            profile_ms=_since(started),
+            recall_ms=0.0,
+            given_up_at=given_up_at,
+        )
+
+    def now(self, request: SearchRequest) -> Found:
+        """Find the profile and the candidates in this thread.
+
+        A search by a query goes on beside the profile.
+        """
+        started = time.monotonic()
+        depth = self._depth(request)
+        begun = None
+        if request.query is not None:
+            begun = self._index.begin_search(request.query, k=depth, filters=request.filters)
+        profile = self._profile(request)
+        profile_ms = _since(started)
+        if begun is None or request.query is None:
+            candidates = self._recommender.recommend(
+                profile, request.at, k=depth, filters=request.filters
+            )
+        else:
+            candidates = begun()
+            if profile is not None:
+                candidates = self._with_history(request.query, request.filters, profile, candidates)
+        recall_ms = _since(started) - profile_ms
+        return Found(profile, candidates, profile_ms=profile_ms, recall_ms=recall_ms)
+
+    def _briefly(self, request: SearchRequest, given_up_at: float) -> Found:
+        depth = self._depth(request)
+        if request.query is None:
+            candidates = self._recommender.recommend(
+                None, request.at, k=depth, filters=request.filters
+            )
+        else:
+            candidates = self._index.by_words(request.query, k=depth, filters=request.filters)
+            # Late is better than nothing: these words are in no product.
+            candidates = candidates or self._index.search(
+                request.query, k=depth, filters=request.filters
+            )
+        return Found(
+            None,
+            candidates,
+            profile_ms=0.0,
+            recall_ms=_since(given_up_at),
+            given_up_at=given_up_at,
+        )
+
+    def _depth(self, request: SearchRequest) -> int:
+        return max(self._settings.candidates, request.k)
+
+    def _profile(self, request: SearchRequest) -> UserProfile | None:
+        if self._profiles is None or request.user_id is None:
+            return None
+        return self._profiles.profile(request.user_id, request.at, self._language(request))
+
+    def _with_history(
+        self,
+        query: str,
+        filters: Filters,
+        profile: UserProfile,
+        candidates: tuple[Candidate, ...],
+    ) -> tuple[Candidate, ...]:
+        """Let the shopper's own products that match the query take the last places of recall.
+
+        The number of candidates stays what it is if recall was cut; what recall found of them
+        keeps its place. At most a fifth of the places is given away.
+        """
+        touched = [item.product_id for item in profile.repeat_purchases]
+        touched += [item.product_id for item in profile.recent_items]
+        found = {candidate.product.product_id for candidate in candidates}
+        own = [product_id for product_id in dict.fromkeys(touched) if product_id not in found]
+        depth = max(self._settings.candidates, len(candidates))
+        products = self._index.matching(query, own, filters=filters)[: max(depth // 5, 1)]
+        kept = candidates[: depth - len(products)]
+        return kept + tuple(
+            Candidate(product=product, recall_rank=rank, recall_score=0.0, from_history=True)
+            for rank, product in enumerate(products, start=len(kept) + 1)
+        )
+
+
+def _limits(deadline: Deadline, reserve: float) -> dict[str, float]:
+    gone = time.monotonic() - deadline.started
+    return {
+        "begin_within": deadline.seconds * _TURN_WITHIN - gone,
+        "end_within": deadline.seconds - reserve - gone,
+    }
+
+
+def _since(started: float) -> float:
+    return (time.monotonic() - started) * 1000
