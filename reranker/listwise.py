@@ -15,13 +15,14 @@ import anyio
 
 from reranker.errors import ConfigError
 from reranker.parsing import answer_tokens
-from reranker.ports import LanguageModel
+from reranker.ports import LanguageModel, ModelSpec
 from reranker.prompting import PromptBudget, detect_language
 from reranker.schema import (
     Candidate,
     Issue,
     Language,
     Outcome,
+    Readout,
     SearchRequest,
     TemplateRef,
     UserProfile,
@@ -33,6 +34,7 @@ from reranker.windows import WindowAnswer, WindowJudge
 
 _LATE = "the deadline passed before the model answered"
 _CUT_SHORT = "the deadline passed before the model had judged every window"
+_PREFERRED: tuple[Readout, ...] = ("labels", "verdict", "generate")
 _FIXED_TOKENS = 512
 _SLOT_TOKENS = 8
 
@@ -99,21 +101,18 @@ class ListwiseRanker:
             ConfigError: it lacks the readout, or has fewer labels than the window.
         """
         spec = model.spec
-        if settings.readout not in spec.readouts:
-            can = ", ".join(sorted(spec.readouts))
-            raise ConfigError(
-                f"ranking.readout = {settings.readout}: {spec.name} can only be read by {can}"
-            )
-        if settings.readout != "verdict" and settings.window > len(spec.labels):
+        readout = _readout(settings, spec)
+        if readout != "verdict" and settings.window > len(spec.labels):
             raise ConfigError(
                 f"ranking.window = {settings.window}: {spec.name} has {len(spec.labels)} labels; "
                 "lower it, or set ranking.readout = verdict"
             )
         self.model = model
         self._settings = settings
+        self._readout = readout
         self._budget = PromptBudget(card=settings.card_tokens, profile=profile_tokens)
         room = spec.context_length - _FIXED_TOKENS - profile_tokens
-        if settings.readout == "generate":
+        if readout == "generate":
             room -= answer_tokens(settings.window, settings.reasons)
         self._window = max(min(settings.window, room // (settings.card_tokens + _SLOT_TOKENS)), 2)
 
@@ -149,6 +148,7 @@ class ListwiseRanker:
             self.model,
             self._settings,
             self._budget,
+            readout=self._readout,
             request=request,
             language=self.language(request),
             profile=profile,
@@ -184,6 +184,22 @@ class ListwiseRanker:
                 "model_ms": watch.model_ms,
             }
         )
+
+
+def _readout(settings: RankingSettings, spec: ModelSpec) -> Readout:
+    """Return the way in which the model is asked.
+
+    Raises:
+        ConfigError: it cannot be asked as the settings say.
+    """
+    wanted = _PREFERRED if settings.readout == "auto" else (settings.readout,)
+    for readout in wanted:
+        if readout in spec.readouts:
+            return readout
+    can = ", ".join(sorted(spec.readouts))
+    raise ConfigError(
+        f"ranking.readout = {settings.readout}: {spec.name} can only be read by {can}"
+    )
 
 
 class _Evidence:

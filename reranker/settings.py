@@ -80,18 +80,25 @@ class RetrievalSettings(Section):
     )
 
 
-def _pairs(value: Any) -> Any:
-    """Take pairs as a table, a list of ``ACTION=KIND``, or a text of them with commas between."""
-    if isinstance(value, Mapping):
-        for action, kind in value.items():
-            if not isinstance(kind, str):
-                raise ValueError(f"{action} has no kind as text; a name with dots needs quotes")
-        return [f"{action}={kind}" for action, kind in value.items()]
-    pairs = _split(value)
-    for pair in pairs if isinstance(pairs, list | tuple) else ():
-        if isinstance(pair, str) and "=" not in pair:
-            raise ValueError(f"{pair!r} is not ACTION=KIND, such as hover=view")
-    return pairs
+def _pairs(form: str, example: str) -> BeforeValidator:
+    """Take pairs as a table, a list of texts in a form, or one text of them with commas between."""
+    meaning = form.partition("=")[2].lower()
+
+    def take(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for name, text in value.items():
+                if not isinstance(text, str):
+                    raise ValueError(
+                        f"{name} has no {meaning} as text; a name with dots needs quotes"
+                    )
+            return [f"{name}={text}" for name, text in value.items()]
+        pairs = _split(value)
+        for pair in pairs if isinstance(pairs, list | tuple) else ():
+            if isinstance(pair, str) and "=" not in pair:
+                raise ValueError(f"{pair!r} is not {form}, such as {example}")
+        return pairs
+
+    return BeforeValidator(take)
 
 
 class CleaningSettings(Section):
@@ -123,7 +130,15 @@ class CleaningSettings(Section):
     ordinals_from: Literal[0, 1] = Field(
         1, description="number that position.ordinal of UBI events starts from"
     )
-    kinds: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_pairs)] = Field(
+    columns: Annotated[tuple[str, ...], NoDecode, _pairs("FIELD=COLUMN", "user_id=customer")] = (
+        Field(
+            (),
+            description="columns of event files, or paths in their documents, where they do not "
+            "have the field's name: a table of field to column, or FIELD=COLUMN with commas "
+            "between; what --map says goes before it",
+        )
+    )
+    kinds: Annotated[tuple[str, ...], NoDecode, _pairs("ACTION=KIND", "hover=view")] = Field(
         (),
         description="what actions of event logs are, besides those known: a table of action to "
         "kind, or ACTION=KIND with commas between; 'ignore' leaves an action out",
@@ -228,10 +243,11 @@ class ModelSettings(Section):
         "smollm2-135m-instruct",
         description="built-in name, folder or hub id of an instruction-tuned causal model",
     )
-    adapter: str | None = Field(
-        None,
+    adapter: str = Field(
+        "auto",
         description="tuned adapter that is merged into the embedded model: a folder, or a name of "
-        "`shelfwise adapter list`",
+        "`shelfwise adapter list`; auto: the one that comes along for this model, if there is one; "
+        "none: the model as it is",
     )
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="auto takes bfloat16 where the processor computes it"
@@ -278,8 +294,10 @@ class ServerSettings(Section):
 class RankingSettings(Section):
     """How the model is asked and its answer is used."""
 
-    readout: Literal["labels", "verdict", "generate"] = Field(
-        "labels", description="how the answer is read"
+    readout: Literal["auto", "labels", "verdict", "generate"] = Field(
+        "auto",
+        description="how the answer is read; auto: as the model's adapter was tuned for, else by "
+        "the first of labels, verdict and generate that the model can be asked by",
     )
     strategy: Literal["pivot", "sliding"] = Field(
         "pivot", description="how candidates beyond one window are judged"
@@ -335,8 +353,22 @@ class TrainingSettings(Section):
     category_negatives: Annotated[float, Field(ge=0)] = Field(
         0.0, description="weight of products of the category of the one that was bought"
     )
-    objective: Literal["listwise", "ranknet"] = Field(
-        "listwise", description="loss of what was bought"
+    objective: Literal["listwise", "ranknet", "lambdarank", "preference", "policy"] = Field(
+        "listwise",
+        description="loss of what was wanted: cross-entropy of the list, of its pairs, of pairs by "
+        "what they do to nDCG, direct preference against the untuned model, or the logged reward "
+        "by inverse propensity (lists without one: listwise)",
+    )
+    preference_strength: Annotated[float, Field(gt=0)] = Field(
+        0.5, description="beta of direct preference: higher stays closer to the untuned model"
+    )
+    policy_weight: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="highest weight by inverse propensity of a logged list"
+    )
+    hostile: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="share of lists in which the text of one product, whichever, asks to be ranked "
+        "first: nothing follows from it",
     )
     teacher: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5,

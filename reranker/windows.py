@@ -29,6 +29,7 @@ from reranker.schema import (
     IssueCode,
     Language,
     Prompt,
+    Readout,
     SearchRequest,
     SlotScores,
     TemplateRef,
@@ -105,6 +106,7 @@ class WindowJudge:
         settings: RankingSettings,
         budget: PromptBudget,
         *,
+        readout: Readout,
         request: SearchRequest,
         language: Language,
         profile: UserProfile | None,
@@ -115,6 +117,7 @@ class WindowJudge:
         self._model = model
         self._settings = settings
         self._budget = budget
+        self._readout = readout
         self._request = request
         self._language = language
         self._profile = profile
@@ -161,7 +164,7 @@ class WindowJudge:
                 self._profile.summary if self._profile else None,
                 shown,
                 language=self._language,
-                readout=self._settings.readout,
+                readout=self._readout,
                 spec=self._model.spec,
                 tokenizer=self._model.tokenizer,
                 budget=self._budget,
@@ -181,7 +184,7 @@ class WindowJudge:
         scope = self._request.user_id
         seconds = self._deadline - time.monotonic()
         try:
-            if self._settings.readout != "generate":
+            if self._readout != "generate":
                 scores = await self._model.read(prompts, scope=scope, seconds=seconds)
                 answer = self._from_scores(prompts, scores)
             else:

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
+from reranker.collector import collector
 from reranker.errors import ConfigError, DataError
 from reranker.listwise import ListwiseRanker
 from reranker.models.embedded import EmbeddedModel
@@ -22,7 +23,7 @@ from retrieval.catalogue import ImportReport as ProductReport
 from retrieval.catalogue import import_catalogue
 from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder
 from retrieval.event_formats.actions import pairs_of
-from retrieval.event_formats.reading import Reading
+from retrieval.event_formats.reading import Reading, columns_of
 from retrieval.hybrid import HybridIndex
 from retrieval.index_build import IndexReport, build_index
 from retrieval.labels import LabelReport
@@ -72,6 +73,7 @@ def _assemble(
     owns_model = model is None
     model = model or open_model(settings, progress=progress)
     profiles = open_profiles(settings, resources, table=table, tokenizer=model.tokenizer)
+    resources.enter_context(collector.out_of_the_way())
     return Reranker(
         index=index,
         recommender=ProfileRecommender(index, profiles, rrf_k=settings.retrieval.rrf_k),
@@ -116,7 +118,7 @@ def open_model(settings: Settings, *, progress: Progress | None = None) -> Langu
     if settings.server.urls:
         from reranker.models.vllm.client import VLLMModel
 
-        if settings.model.adapter:
+        if settings.model.adapter not in {"auto", "none"}:
             raise ConfigError(
                 "model.adapter is of the embedded model: for servers, merge it (shelfwise adapter "
                 "merge), serve the merged folder, and set model.name to it"
@@ -164,7 +166,8 @@ def import_events(
     Args:
         settings: of the store and the cleaning; its catalogue, if there is one, is checked against.
         files: files, folders, glob patterns.
-        mapping: field to column, or path in a document, where the names differ.
+        mapping: field to column, or path in a document, where the names differ; besides those of
+            the settings.
         log_format: of all files; None tells it from the content of each.
         default_kind: of events that name none.
         kinds: action to kind, besides those known and those of the settings.
@@ -177,7 +180,7 @@ def import_events(
     """
     cleaning = settings.cleaning
     reading = Reading.of(
-        mapping=mapping or {},
+        mapping={**columns_of(cleaning.columns), **(mapping or {})},
         log_format=log_format,
         default_kind=default_kind,
         kinds=[*pairs_of(cleaning.kinds), *(kinds or {}).items()],

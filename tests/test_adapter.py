@@ -13,7 +13,7 @@ from reranker.listwise import ListwiseRanker
 from reranker.models.adapter import CARD_FILE, WEIGHTS_FILE, check_prompt, read_card
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.merging import write_merged
-from reranker.schema import Prompt, Readout, TemplateRef
+from reranker.schema import Candidate, Product, Prompt, Readout, SearchRequest, TemplateRef
 from reranker.settings import ModelSettings, RankingSettings
 from reranker.training.tuning import evaluate, tune
 from tuning_shop import shop_files, tiny_model, tuning_settings
@@ -37,7 +37,7 @@ def adapter(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def load(model: Path, adapter: Path | None, dtype: str = "float32") -> EmbeddedModel:
-    name = None if adapter is None else str(adapter)
+    name = "none" if adapter is None else str(adapter)
     settings = ModelSettings(name=str(model), dtype=dtype, adapter=name)  # type: ignore[arg-type]
     return EmbeddedModel.load(settings)
 
@@ -85,11 +85,14 @@ def test_a_merged_folder_is_the_same_model(model: Path, adapter: Path, tmp_path:
     card = write_merged(model, adapter, tmp_path / "merged", name=str(model), dtype="float32")
     prompt = tuned_ask(adapter, 1)
     merged = load(tmp_path / "merged", None)
-    assert merged.spec.adapter is None
+    assert merged.spec.adapter == card.identity
+    assert merged.spec.readouts == {"verdict"}
     assert scores(merged, prompt)[0] == pytest.approx(
         scores(load(model, adapter), prompt)[0], abs=1e-5
     )
     assert json.loads((tmp_path / "merged" / CARD_FILE).read_text())["name"] == card.name
+    with pytest.raises(ConfigError, match=r"merged in already: set model\.adapter = none"):
+        load(tmp_path / "merged", adapter)
     with pytest.raises(ConfigError, match="there already"):
         write_merged(model, adapter, tmp_path / "merged", name=str(model), dtype="float32")
 
@@ -101,6 +104,22 @@ def test_the_spec_names_the_adapter_and_its_readout(model: Path, adapter: Path) 
     assert loaded.spec.readouts == {"verdict"}
     with pytest.raises(ConfigError, match=r"ranking\.readout = labels"):
         ListwiseRanker(loaded, RankingSettings(readout="labels"), profile_tokens=32)
+
+
+def test_a_ranker_asks_as_the_adapter_was_tuned(model: Path, adapter: Path) -> None:
+    for chosen, readout in ((adapter, "verdict"), (None, "labels")):
+        ranker = ListwiseRanker(
+            load(model, chosen), RankingSettings(min_label_mass=0), profile_tokens=32
+        )
+        candidates = tuple(
+            Candidate(product=Product(product_id=f"p{n}", title=f"thing {n}"), recall_rank=n,
+                      recall_score=1 / n)
+            for n in range(1, 4)
+        )  # fmt: skip
+        judged = asyncio.run(ranker.judge(SearchRequest(query="thing"), None, candidates))
+        assert judged.outcome == "model"
+        assert judged.template is not None
+        assert judged.template.name == f"listwise_{readout}"
 
 
 def test_it_ranks_as_it_was_validated(model: Path, adapter: Path, data: Path) -> None:

@@ -10,6 +10,7 @@ from reranker.errors import ConfigError, DataError
 from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import no_progress
 from reranker.settings import Settings
+from reranker.training.examples import PurchaseExamples
 from reranker.training.negatives import NegativeMix, NegativeSampler
 from reranker.training.plan import Curriculum, learning_rate, steps_of
 from reranker.training.purchases import (
@@ -196,3 +197,57 @@ def test_the_learning_rate_rises_and_falls() -> None:
     rates = [learning_rate(step, flat) for step in range(100)]
     assert rates.count(1.0) > 70
     assert rates[-1] == pytest.approx(0.05)
+
+
+def shop_examples(
+    tmp_path: Path, purchases: list[dict[str, object]], tokenizer: HFTokenizer, **training: object
+) -> PurchaseExamples:
+    products = write(
+        tmp_path / "products.jsonl",
+        [{"product_id": each, "title": f"thing {each}"} for each in IDS],
+    )
+    source = PurchaseFiles(
+        name="shop", products=products, purchases=write(tmp_path / "purchases.jsonl", purchases)
+    )
+    given = {"validation_shoppers": 1, "teacher": 0.0, **training}
+    settings = Settings.load(None, {f"training.{name}": value for name, value in given.items()})
+    return source.lists(tmp_path / "work", settings, tokenizer, no_progress).train
+
+
+def test_a_file_may_grade_its_candidates_and_bring_a_teachers_scores(
+    tmp_path: Path, tokenizer: HFTokenizer
+) -> None:
+    row = {"history": ["p9"], "target": "p2", "candidates": ["p1", "p2", "p3"]}
+    rows = [
+        {"user_id": f"u{n}", **row, "grades": [1, 3, 0], "scores": [-1.5, 0.5, -9]}
+        for n in range(2)
+    ]
+    example = shop_examples(tmp_path, [dict(one) for one in rows], tokenizer).example(0, 0)
+    ids = [candidate.product.product_id for candidate in example.candidates]
+    assert dict(zip(ids, example.grades, strict=True)) == {"p1": 1, "p2": 3, "p3": 0}
+    assert example.teacher is not None
+    assert dict(zip(ids, example.teacher, strict=True)) == {"p1": -1.5, "p2": 0.5, "p3": -9}
+    bad = write(tmp_path / "bad.jsonl", [{"user_id": "u", **row, "grades": [1]}])
+    with pytest.raises(DataError, match=r"bad\.jsonl, row 1.*grades: there are 1 for 3 candidates"):
+        read_purchases(bad)
+
+
+def test_some_products_ask_to_be_ranked_first_and_nothing_follows_from_it(
+    tmp_path: Path, tokenizer: HFTokenizer
+) -> None:
+    rows: list[dict[str, object]] = [
+        {"user_id": f"u{n}", "history": ["p9", "p8"], "target": f"p{n % 5}"} for n in range(41)
+    ]
+    plain = shop_examples(tmp_path, rows, tokenizer, candidates=4)
+    asking = shop_examples(tmp_path, rows, tokenizer, candidates=4, hostile=1.0)
+    wanted = 0
+    for row in range(len(plain)):
+        before, after = plain.example(row, 0), asking.example(row, 0)
+        assert after.grades == before.grades
+        pairs = zip(before.candidates, after.candidates, strict=True)
+        changed = [place for place, (a, b) in enumerate(pairs) if a != b]
+        assert len(changed) == 1
+        wanted += bool(after.grades[changed[0]])
+        product = after.candidates[changed[0]].product
+        assert product.product_id == before.candidates[changed[0]].product.product_id
+    assert 0 < wanted < len(plain) / 2  # neither always nor never what was wanted

@@ -5,10 +5,20 @@ import pytest
 import torch
 
 from reranker.models.rendering import RenderedPrompt
+from reranker.settings import TrainingSettings
 from reranker.training.causal_attention import CausalAttention
 from reranker.training.encoding import EncodedList, by_length
+from reranker.training.examples import Logged
 from reranker.training.network import TunedNetwork
-from reranker.training.objective import distillation, list_loss, listwise, ranknet
+from reranker.training.objective import (
+    direct_preference,
+    distillation,
+    lambdarank,
+    list_loss,
+    listwise,
+    policy_value,
+    ranknet,
+)
 from tuning_shop import tiny_model
 
 
@@ -160,14 +170,59 @@ def test_losses_against_the_formula() -> None:
     q = [math.exp(s) / math.exp(total) for s in (-1, -2, -4)]
     divergence = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     assert float(distillation(scores, teacher, 1.0)) == pytest.approx(divergence, rel=1e-5)
-    mixed = list_loss(
-        scores, grades, teacher, objective="listwise", teacher_weight=0.25, temperature=1.0
+    one = encoded(1, 3, 9).model_copy(
+        update={"grades": tuple(grades.tolist()), "teacher": tuple(teacher.tolist())}
     )
+    mixed = list_loss(scores, one, TrainingSettings(teacher=0.25, temperature=1.0))
     assert float(mixed) == pytest.approx(0.75 * (total + 2) + 0.25 * divergence, rel=1e-5)
 
 
+def test_lambdarank_weighs_pairs_by_what_they_do_to_ndcg() -> None:
+    scores = torch.tensor([-1.0, -2.0, -4.0])  # in places 1, 2, 3
+    grades = torch.tensor([0.0, 2.0, 1.0])
+    discount = [1 / math.log2(place + 1) for place in (1, 2, 3)]
+    ideal = 2 * discount[0] + 1 * discount[1]
+
+    def pair(better: int, worse: int) -> float:
+        gain = float(grades[better] - grades[worse]) * (discount[better] - discount[worse])
+        margin = float(scores[better] - scores[worse])
+        return abs(gain) / ideal * math.log1p(math.exp(-margin))
+
+    expected = pair(1, 0) + pair(1, 2) + pair(2, 0)
+    assert float(lambdarank(scores, grades)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_preferences_are_counted_beside_the_untuned_model() -> None:
+    grades = torch.tensor([0.0, 1.0])
+    scores, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-3.0, -1.0])
+    margin = 0.5 * ((-2 - -1) - (-1 - -3))
+    found = direct_preference(scores, reference, grades, 0.5)
+    assert float(found) == pytest.approx(math.log1p(math.exp(-margin)), rel=1e-5)
+
+
+def test_the_logged_reward_is_weighed_by_inverse_propensity_and_cut_off() -> None:
+    scores, grades = torch.tensor([0.0, 0.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 2.0, 0.0])
+    logged = Logged(place=2, propensity=0.125)
+    assert float(policy_value(scores, grades, logged, 10)) == pytest.approx(-2 * 0.25 / 0.125)
+    assert float(policy_value(scores, grades, logged, 1.5)) == pytest.approx(-3)
+    one = encoded(1, 4, 9).model_copy(update={"grades": (0.0, 0.0, 2.0, 0.0), "logged": logged})
+    settings = TrainingSettings(objective="policy", teacher=0)
+    assert float(list_loss(scores, one, settings)) == pytest.approx(-4)
+    unlogged = one.model_copy(update={"logged": None})
+    assert float(list_loss(scores, unlogged, settings)) == pytest.approx(math.log(4))
+
+
+def test_the_untuned_model_can_be_asked_beside_the_tuned_one(folder: Path) -> None:
+    made = network(folder)
+    tuned, untuned = made.scores(LISTS), made.untuned_scores(LISTS)
+    made.restore({name: torch.zeros_like(p) for name, p in made.trained.items()})
+    for before, ours, bare in zip(tuned, untuned, made.scores(LISTS), strict=True):
+        torch.testing.assert_close(ours, bare.detach())
+        assert not torch.allclose(before, ours)
+
+
 def test_a_list_without_anything_bought_teaches_nothing() -> None:
-    for loss in (listwise, ranknet):
+    for loss in (listwise, ranknet, lambdarank):
         scores = torch.tensor([-1.0, -2.0], requires_grad=True)
         found = loss(scores, torch.zeros(2))
         found.backward()

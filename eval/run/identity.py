@@ -9,8 +9,8 @@ from typing import Any
 
 from eval.run.inputs import Inputs
 from reranker.errors import ConfigError
-from reranker.models.adapter import find_adapter
-from reranker.settings import Settings
+from reranker.models.adapter import adapter_of
+from reranker.settings import ModelSettings, Settings
 
 _SECTIONS = ("retrieval", "profile", "model", "ranking", "fusion", "evaluation")
 _CODE = ("eval.cases", "eval.past", "eval.rankers", "prompts", "reranker", "retrieval")
@@ -30,7 +30,7 @@ def identity_of(inputs: Inputs, settings: Settings) -> str:
         "cut": inputs.guard.model_dump(mode="json"),
         "version": version("shelfwise"),
         "code": _code(),
-        "weights": [weights_of(settings.model.name), _adapter_weights(settings.model.adapter)],
+        "weights": [weights_of(settings.model.name), _adapter_weights(settings.model)],
     }
     text = json.dumps(parts, sort_keys=True, default=str)
     return blake2b(text.encode(), digest_size=10).hexdigest()
@@ -56,9 +56,10 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _adapter_weights(name: str | None) -> list[tuple[str, int, int]]:
+def _adapter_weights(model: ModelSettings) -> list[tuple[str, int, int]]:
     try:
-        return weights_of(str(find_adapter(name))) if name is not None else []
+        folder = adapter_of(model)
+        return weights_of(str(folder)) if folder is not None else []
     except ConfigError:  # it is said by what loads the model, if a ranker asks one
         return []
 

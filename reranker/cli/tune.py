@@ -13,6 +13,7 @@ from reranker.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from reranker.models.adapter import AdapterCard
+    from reranker.ports import Progress
     from reranker.settings import Settings
     from reranker.training.sources import ListSource, PurchaseFiles
 
@@ -34,14 +35,18 @@ def tune(
     behaviour: Annotated[
         bool, typer.Option("--behaviour", help="Learn from the purchases of the store, too.")
     ] = False,
+    shown: Annotated[
+        bool,
+        typer.Option("--shown", help="Learn from the lists that the store's shoppers were shown."),
+    ] = False,
     until: Annotated[
         datetime | None,
-        typer.Option(help="Purchases of the store from then on (UTC) are left out. [default: now]"),
+        typer.Option(help="Behaviour of the store from then on (UTC) is left out. [default: now]"),
     ] = None,
     name: Annotated[str, typer.Option(help="Of the adapter, in small letters.")] = "tuned",
     weight: Annotated[
         list[float] | None,
-        typer.Option(help="Lists seen of each folder, and last of the store; one each."),
+        typer.Option(help="Lists seen of each folder, of purchases and of lists of the store."),
     ] = None,
     start: Annotated[
         str | None, typer.Option("--from", help="Adapter to start from: a folder or a name.")
@@ -54,8 +59,10 @@ def tune(
     """Tune the embedded model on purchases; called again, go on where it was stopped.
 
     A purchase is a row of user_id, history (product ids, oldest first) and target; query and
-    candidates are optional. With --behaviour, the store's shoppers are learnt from who have agreed
-    to training. Some are held back to validate on (training.validation_shoppers).
+    candidates are optional. With --behaviour and --shown, the store's shoppers are learnt from who
+    have agreed to training: from what they bought, and from the lists that they were shown, clicks
+    weighed by how often their place is looked at. Some shoppers are held back to validate on
+    (training.validation_shoppers).
     The best adapter so far is always in OUT/adapter.
     """
     from reranker.models.adapter import find_adapter
@@ -63,10 +70,16 @@ def tune(
 
     settings = load_settings(config, store, sets)
     sources: list[ListSource] = [files_in(folder) for folder in folders or ()]
+    moment = datetime.now(UTC) if until is None else until.replace(tzinfo=UTC)
     if behaviour:
-        sources.append(_behaviour(settings, until))
+        sources.append(_behaviour(settings, moment))
+    if shown:
+        with progress_bars() as report:
+            sources.append(_shown(settings, moment, out, report))
     if not sources:
-        raise ConfigError("there is nothing to learn from: name folders, or give --behaviour")
+        raise ConfigError(
+            "there is nothing to learn from: name folders, or give --behaviour or --shown"
+        )
     if weight and len(weight) != len(sources):
         raise ConfigError(f"--weight: {len(weight)} are given for {len(sources)} sources")
     with progress_bars() as report:
@@ -107,12 +120,43 @@ def files_in(folder: Path) -> "PurchaseFiles":
     )
 
 
-def _behaviour(settings: "Settings", until: datetime | None) -> "ListSource":
+def _behaviour(settings: "Settings", until: datetime) -> "ListSource":
     from reranker.training.store_source import StoreBehaviour
     from reranker.wiring import catalogue_file
 
-    moment = datetime.now(UTC) if until is None else until.replace(tzinfo=UTC)
-    return StoreBehaviour(name="store", catalogue=catalogue_file(settings), until=moment)
+    return StoreBehaviour(name="store", catalogue=catalogue_file(settings), until=until)
+
+
+def _shown(settings: "Settings", until: datetime, out: Path, report: "Progress") -> "ListSource":
+    """Grade the lists of the store, and estimate how often each of their places is looked at."""
+    from eval.logs import LoggedLists, read_impressions
+    from eval.position_bias.curves import position_based_em
+    from eval.statistics.estimates import RefusedEstimate
+    from reranker.training.shown_source import ShownLists
+    from reranker.wiring import build_labels, catalogue_file
+
+    file = out / "data" / "lists.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    build_labels(settings, file, until, purpose="training", progress=report)
+    impressions = tuple(read_impressions(file))
+    examination: tuple[float, ...] = ()
+    try:
+        bias = position_based_em(LoggedLists.from_impressions(impressions))
+        examination = tuple(place.value for place in bias.examination)
+        seen = ", ".join(f"{value:.2f}" for value in examination)
+        console.print(f"places are looked at, beside the first: {seen}", style="dim")
+    except (RefusedEstimate, DataError) as error:
+        console.print(
+            plain(f"clicks count alike in every place, as the bias is not known: {error}"),
+            style="yellow",
+            soft_wrap=True,
+        )
+    return ShownLists(
+        name="shown",
+        catalogue=catalogue_file(settings),
+        impressions=impressions,
+        examination=examination,
+    )
 
 
 def show_card(card: "AdapterCard") -> None:
@@ -139,7 +183,7 @@ def show_card(card: "AdapterCard") -> None:
 
 
 def _ask(card: "AdapterCard") -> str:
-    return f"--set ranking.readout={card.readout} --set ranking.card_tokens={card.card_tokens}"
+    return f"--set ranking.card_tokens={card.card_tokens}"
 
 
 def _required(folder: Path, names: tuple[str, ...]) -> Path:

@@ -20,6 +20,7 @@ from reranker.models.stored_folder import file_sha256
 from reranker.models.weights import cache_folder
 from reranker.ports import ModelSpec
 from reranker.schema import Language, Prompt, TemplateRef, Value
+from reranker.settings import ModelSettings
 
 CARD_FILE = "shelfwise.json"
 CONFIG_FILE = "adapter_config.json"
@@ -137,9 +138,52 @@ def find_adapter(name: str) -> Path:
     raise ConfigError(f"adapter {name!r}: there is no such folder; known by name are {known}")
 
 
-def known_adapters() -> tuple[Path, ...]:
-    """Return the folders of all adapters that can be called by their name."""
-    found = [p.parent for home in _homes() for p in sorted(home.glob(f"*/{CARD_FILE}"))]
+def adapter_of(settings: ModelSettings) -> Path | None:
+    """Return the folder of the adapter that settings name; None for the model as it is.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if settings.adapter == "none":
+        return None
+    if settings.adapter != "auto":
+        return find_adapter(settings.adapter)
+    fitting = (
+        folder
+        for folder in known_adapters(_homes()[:1])
+        if read_card(folder).base.name == settings.name
+    )
+    return next(fitting, None)
+
+
+def merged_card(model: Path) -> AdapterCard | None:
+    """Return the card of the adapter that was merged into a model's folder; None for other folders.
+
+    Raises:
+        DataError: the card is damaged.
+    """
+    file = model / CARD_FILE
+    if not file.is_file():
+        return None
+    try:
+        return AdapterCard.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(f"{file}: the card cannot be read: {error}") from error
+
+
+def tuned_spec(spec: ModelSpec, card: AdapterCard) -> ModelSpec:
+    """Return what a model with an adapter can be asked: only what it was tuned for."""
+    only = {"adapter": card.identity, "readouts": spec.readouts & {card.readout}}
+    return spec.model_copy(update=only)
+
+
+def known_adapters(homes: Sequence[Path] | None = None) -> tuple[Path, ...]:
+    """Return the folders of all adapters that can be called by their name.
+
+    Args:
+        homes: folders that they lie in; None takes the package's and the user's.
+    """
+    found = [p.parent for home in homes or _homes() for p in sorted(home.glob(f"*/{CARD_FILE}"))]
     return tuple(found)
 
 
@@ -222,7 +266,7 @@ def check_prompt(card: AdapterCard, prompt: Prompt) -> None:
     if prompt.readout != card.readout:
         message = (
             f"adapter {card.name}: it was tuned for the {card.readout} readout: set "
-            f"ranking.readout = {card.readout}, or leave model.adapter out"
+            f"ranking.readout = {card.readout}, or model.adapter = none"
         )
         raise ConfigError(message)
     tuned = {one.language: one for one in card.templates}

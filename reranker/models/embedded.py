@@ -10,16 +10,18 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from reranker.errors import ModelTimeout, ModelUnavailable, OutputError
+from reranker.errors import ConfigError, ModelTimeout, ModelUnavailable, OutputError
 from reranker.models.adapter import (
     AdapterCard,
     BaseModelCard,
+    adapter_of,
     check_base,
     check_prompt,
     check_use,
-    find_adapter,
+    merged_card,
     read_card,
     readout_answers,
+    tuned_spec,
 )
 from reranker.models.asking import check_length, describe, slot_scores
 from reranker.models.conversion import quiet_transformers
@@ -66,7 +68,7 @@ class EmbeddedModel:
         self._tokenizer = HFTokenizer(folder)
         length = context_length(model)
         self._spec = describe(self._renderer, name=self._name, context_length=length)
-        self._card = self._adapt(model, settings.adapter) if settings.adapter else None
+        self._card = self._adapt(model, folder, settings)
         self._end_ids = _end_ids(model, self._renderer)
         self._scorer: Any = _scorer(model, settings.prefix_cache)
         self._worker = ThreadPoolExecutor(
@@ -222,16 +224,24 @@ class EmbeddedModel:
         ]
         return tuple(map(self._renderer.decode, written))
 
-    def _adapt(self, model: "PreTrainedModel", adapter: str) -> AdapterCard:
-        """Merge an adapter into the weights, and offer only what it was tuned for."""
-        folder = find_adapter(adapter)
-        card = read_card(folder)
-        fingerprint = weights_fingerprint(model.named_parameters())
-        check_base(card, BaseModelCard(name=self._name, fingerprint=fingerprint))
+    def _adapt(
+        self, model: "PreTrainedModel", folder: Path, settings: ModelSettings
+    ) -> AdapterCard | None:
+        """Merge the adapter into the weights, if there is one; offer only what it was tuned for."""
+        card, adapter = merged_card(folder), adapter_of(settings)
+        if card is not None and adapter is not None:
+            message = f"model.adapter = {settings.adapter}: {folder} has {card.identity} merged in"
+            raise ConfigError(f"{message} already: set model.adapter = none")
+        if adapter is not None:
+            card = read_card(adapter)
+            fingerprint = weights_fingerprint(model.named_parameters())
+            check_base(card, BaseModelCard(name=self._name, fingerprint=fingerprint))
+        if card is None:
+            return None
         check_use(card, readout_answers(self._renderer, self._spec))
-        merge(model, folder)
-        only = {"adapter": card.identity, "readouts": frozenset({card.readout})}
-        self._spec = self._spec.model_copy(update=only)
+        if adapter is not None:
+            merge(model, adapter)
+        self._spec = tuned_spec(self._spec, card)
         return card
 
     def _closed(self) -> ModelUnavailable:

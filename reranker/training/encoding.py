@@ -7,20 +7,22 @@ from reranker.models.rendering import PromptRenderer, RenderedPrompt
 from reranker.ports import ModelSpec, Tokenizer
 from reranker.prompting import PromptBudget, build_prompt, draft_prompt
 from reranker.schema import Prompt, Readout, TemplateRef, Value
-from reranker.training.examples import TrainingExample
+from reranker.training.examples import Logged, TrainingExample
 
 
 class EncodedList(Value):
     """One list as the model reads it; grades and scores are in slot order.
 
     Attributes:
+        logged: None where no propensity was logged.
         weight: of the list in the loss.
     """
 
     prompt: RenderedPrompt
     grades: tuple[float, ...]
     teacher: tuple[float, ...] | None
-    weight: float
+    logged: Logged | None = None
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.prompt.token_ids)
@@ -95,11 +97,12 @@ class ExampleEncoder:
         random.Random(f"{self._seed}/{example.example_id}").shuffle(order)
         prompt = self._prompts.prompt(example, order)
         self.templates[prompt.template.language] = prompt.template
-        teacher = example.teacher
+        teacher, logged = example.teacher, example.logged
         return EncodedList(
             prompt=self._renderer.render(prompt),
             grades=tuple(example.grades[index] for index in order),
             teacher=None if teacher is None else tuple(teacher[index] for index in order),
+            logged=logged and Logged(place=order.index(logged.place), propensity=logged.propensity),
             weight=example.weight,
         )
 

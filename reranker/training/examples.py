@@ -14,6 +14,7 @@ from pydantic import Field, FiniteFloat
 
 from reranker.errors import DataError
 from reranker.schema import Candidate, Language, Product, SearchRequest, Value
+from reranker.training.hostile import hostile
 from reranker.training.negatives import NegativeSampler
 from reranker.training.purchases import Purchase
 
@@ -27,6 +28,18 @@ Products = Callable[[Sequence[str]], Sequence[Product | None]]
 """Returns the products of some ids, None where the catalogue has none."""
 
 
+class Logged(Value):
+    """What a log tells of the product that was shown first.
+
+    Attributes:
+        place: of that product among the candidates, from 0.
+        propensity: probability with which the policy put it first.
+    """
+
+    place: int = Field(ge=0)
+    propensity: float = Field(gt=0, le=1)
+
+
 class TrainingExample(Value):
     """One list to learn from.
 
@@ -38,6 +51,7 @@ class TrainingExample(Value):
         grades: one a candidate, 0 for what was not bought.
         teacher: one score a candidate, a softmax of which is what a teacher believes; None where
             there is no teacher.
+        logged: None where no propensity was logged.
         weight: of the list in the loss.
     """
 
@@ -48,6 +62,7 @@ class TrainingExample(Value):
     candidates: tuple[Candidate, ...]
     grades: tuple[FiniteFloat, ...]
     teacher: tuple[FiniteFloat, ...] | None = None
+    logged: Logged | None = None
     weight: float = Field(1.0, gt=0)
 
 
@@ -90,6 +105,7 @@ class PurchaseExamples:
         candidates: int,
         teacher: Teacher | None = None,
         profile_dropout: float = 0.0,
+        hostile_share: float = 0.0,
         language: Language = "en",
         seed: int = 0,
     ) -> None:
@@ -104,6 +120,7 @@ class PurchaseExamples:
             candidates: length of a list.
             teacher: grades the candidates.
             profile_dropout: share of lists that say nothing of the shopper, as those of strangers.
+            hostile_share: share of lists in which a product's text asks to be ranked first.
             language: of the prompts.
             seed: of all that is drawn.
         """
@@ -115,6 +132,7 @@ class PurchaseExamples:
         self._candidates = candidates
         self._teacher = teacher
         self._dropout = profile_dropout
+        self._hostile = hostile_share
         self._language = language
         self._seed = seed
 
@@ -128,14 +146,12 @@ class PurchaseExamples:
             DataError: the catalogue lacks the product that was bought.
         """
         purchase = self._purchases[row]
-        generator = random.Random(f"{self._seed}/{self.name}/{row}/{visit}")
+        name = f"{self.name}/{row}/{visit}"
+        generator = random.Random(f"{self._seed}/{name}")
         told = generator.random() >= self._dropout
         shown = self._shown(purchase, generator)
-        teacher = None
-        if self._teacher is not None:
-            ids = [product.product_id for product in shown]
-            teacher = self._teacher.scores(purchase.history if told else (), ids)
-        name = f"{self.name}/{row}/{visit}"
+        ids = [product.product_id for product in shown]
+        candidates = self._persuading(shown, generator)
         return TrainingExample(
             example_id=name,
             user_id=purchase.user_id,
@@ -148,10 +164,11 @@ class PurchaseExamples:
             ),
             candidates=tuple(
                 Candidate(product=product, recall_rank=rank, recall_score=0.0)
-                for rank, product in enumerate(shown, start=1)
+                for rank, product in enumerate(candidates, start=1)
             ),
-            grades=tuple(float(p.product_id == purchase.target) for p in shown),
-            teacher=teacher,
+            grades=_grades(purchase, ids),
+            teacher=self._taught(purchase, ids, told=told),
+            logged=_logged(purchase, ids),
         )
 
     def _shown(self, purchase: Purchase, generator: random.Random) -> list[Product]:
@@ -168,3 +185,35 @@ class PurchaseExamples:
                 "catalogue, or not among the candidates that the purchase names"
             )
         return found
+
+    def _persuading(self, shown: Sequence[Product], generator: random.Random) -> list[Product]:
+        """Return the products, the text of one of them asking for the first place now and then."""
+        candidates = list(shown)
+        if self._hostile and generator.random() < self._hostile:
+            place = generator.randrange(len(candidates))
+            candidates[place] = hostile(candidates[place], self._language, generator)
+        return candidates
+
+    def _taught(
+        self, purchase: Purchase, ids: Sequence[str], *, told: bool
+    ) -> tuple[float, ...] | None:
+        if purchase.scores:
+            scores = dict(zip(purchase.candidates, purchase.scores, strict=True))
+            return tuple(scores[product] for product in ids)
+        if self._teacher is None:
+            return None
+        return self._teacher.scores(purchase.history if told else (), ids)
+
+
+def _grades(purchase: Purchase, ids: Sequence[str]) -> tuple[float, ...]:
+    if not purchase.grades:
+        return tuple(float(product == purchase.target) for product in ids)
+    grades = dict(zip(purchase.candidates, purchase.grades, strict=True))
+    return tuple(grades[product] for product in ids)
+
+
+def _logged(purchase: Purchase, ids: Sequence[str]) -> Logged | None:
+    first = purchase.candidates[0] if purchase.candidates else None
+    if purchase.propensity is None or first not in ids:
+        return None
+    return Logged(place=ids.index(first), propensity=purchase.propensity)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from reranker.errors import DataError
 from reranker.ports import Progress, no_progress
@@ -17,7 +18,7 @@ from reranker.training.averaging import RunningAverage
 from reranker.training.checkpoint import Best, Checkpoint, load, save
 from reranker.training.encoding import EncodedList, ExampleEncoder, by_length
 from reranker.training.network import TunedNetwork
-from reranker.training.objective import as_tensor, list_loss
+from reranker.training.objective import list_loss
 from reranker.training.plan import Curriculum, learning_rate, steps_of
 from reranker.training.record import TrainingRecord
 from reranker.training.validation import by_score, summary
@@ -164,17 +165,12 @@ class Trainer:
     def _learn(self, group: Sequence[EncodedList], batch: int) -> float:
         """Add a group's share of the step's gradients; return its share of the loss."""
         settings, losses = self._settings, []
-        for one, scores in zip(group, self.network.scores(group), strict=True):
-            teacher = None if one.teacher is None else as_tensor(one.teacher, scores)
-            loss = list_loss(
-                scores,
-                as_tensor(one.grades, scores),
-                teacher,
-                objective=settings.objective,
-                teacher_weight=settings.teacher,
-                temperature=settings.temperature,
-            )
-            losses.append(loss * one.weight)
+        references: Sequence[Tensor | None] = [None] * len(group)
+        if settings.objective == "preference":
+            references = self.network.untuned_scores(group)
+        found = self.network.scores(group)
+        for one, scores, reference in zip(group, found, references, strict=True):
+            losses.append(list_loss(scores, one, settings, reference) * one.weight)
         total = torch.stack(losses).sum() / batch
         total.backward()  # type: ignore[no-untyped-call]
         return float(total.detach())

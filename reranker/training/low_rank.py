@@ -62,6 +62,9 @@ class LeanLinear(PeftLinear):
 
     def forward(self, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:  # noqa: D102
         base: Any = self.get_base_layer()
+        if self.disable_adapters:
+            plain: Tensor = base(x)
+            return plain
         flat = x.reshape(-1, x.shape[-1]).to(base.weight.dtype)
         result: Tensor = LowRankLinear.apply(  # type: ignore[no-untyped-call]
             flat,

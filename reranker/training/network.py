@@ -80,6 +80,11 @@ class TunedNetwork:
         logits: Tensor = output.logits
         return [slot_logprobs(prompt, row) for prompt, row in zip(prompts, logits, strict=True)]
 
+    def untuned_scores(self, group: Sequence[EncodedList]) -> list[Tensor]:
+        """Return what `scores` would without the adapter."""
+        with torch.no_grad(), self.wrapped.disable_adapter():
+            return self.scores(group)
+
     def state(self) -> dict[str, Tensor]:
         """Return copies of the trained parameters, by name."""
         return {name: parameter.detach().clone() for name, parameter in self.trained.items()}

@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from reranker.settings import TrainingSettings
+from reranker.training.encoding import EncodedList
+from reranker.training.examples import Logged
+
 
 def listwise(scores: Tensor, grades: Tensor) -> Tensor:
     """Return the cross-entropy of a list: its grades, as shares, against the softmax of its scores.
@@ -40,6 +44,63 @@ def ranknet(scores: Tensor, grades: Tensor) -> Tensor:
     return functional.softplus(-margins[higher]).mean()
 
 
+def lambdarank(scores: Tensor, grades: Tensor) -> Tensor:
+    """Return RankNet's loss with each pair weighted by what swapping it would do to nDCG.
+
+    LambdaRank (Burges 2010, "From RankNet to LambdaRank to LambdaMART", section 4); gains are the
+    grades, as in `validation.ndcg`.
+
+    Args:
+        scores: log-probabilities of the slots, shape (slots,).
+        grades: shape (slots,).
+    """
+    higher = grades[:, None] > grades[None, :]
+    if not higher.any():
+        return scores.sum() * 0
+    ranks = torch.empty_like(scores)
+    ranks[scores.argsort(descending=True)] = torch.arange(
+        1, len(scores) + 1, dtype=scores.dtype, device=scores.device
+    )
+    discounts = 1 / torch.log2(ranks + 1)
+    ideal = (grades.sort(descending=True).values * discounts.sort(descending=True).values).sum()
+    gained = (grades[:, None] - grades[None, :]) * (discounts[:, None] - discounts[None, :])
+    margins = scores[:, None] - scores[None, :]
+    losses = functional.softplus(-margins) * gained.abs().detach() / ideal
+    return losses[higher].sum()
+
+
+def direct_preference(scores: Tensor, reference: Tensor, grades: Tensor, strength: float) -> Tensor:
+    """Return the mean loss of direct preference optimisation over all pairs of different grades.
+
+    The better and the worse answer are two products in the same list: Rafailov et al. 2023 (arXiv
+    2305.18290), equation 7.
+
+    Args:
+        scores: log-probabilities of the slots, shape (slots,).
+        reference: those of the model without its adapter, shape (slots,).
+        grades: shape (slots,).
+        strength: beta; the higher, the closer to the reference.
+    """
+    return ranknet(strength * (scores - reference), grades)
+
+
+def policy_value(scores: Tensor, grades: Tensor, logged: Logged, most: float) -> Tensor:
+    """Return minus the reward of the logged first product, weighed by how likely it is now.
+
+    A list as a bandit with its products as actions, of which the log shows the one in the first
+    place: the estimate by inverse propensity, weights cut off (Swaminathan and Joachims 2015,
+    "Counterfactual Risk Minimization", equation 3). Its gradient is the policy gradient.
+
+    Args:
+        scores: log-probabilities of the slots, shape (slots,).
+        grades: shape (slots,); the logged product's is its reward.
+        logged: which product the log shows first, and how likely that was.
+        most: highest weight.
+    """
+    probability = functional.softmax(scores, dim=0)[logged.place]
+    return -grades[logged.place] * (probability / logged.propensity).clamp(max=most)
+
+
 def distillation(scores: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return the divergence of a list's softmax from a teacher's, both softened.
 
@@ -58,28 +119,40 @@ def distillation(scores: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 def list_loss(
     scores: Tensor,
-    grades: Tensor,
-    teacher: Tensor | None,
-    *,
-    objective: str,
-    teacher_weight: float,
-    temperature: float,
+    one: EncodedList,
+    settings: TrainingSettings,
+    reference: Tensor | None = None,
 ) -> Tensor:
-    """Return the loss of one list: what was bought, and what a teacher believes.
+    """Return the loss of one list: what was wanted, and what a teacher believes.
 
     Args:
         scores: log-probabilities of the slots, shape (slots,).
-        grades: shape (slots,).
-        teacher: scores of the teacher, shape (slots,); None: no teacher.
-        objective: ``listwise`` or ``ranknet``, for the grades.
-        teacher_weight: share of the teacher's part, 0 to 1.
-        temperature: of the teacher's part.
+        one: the list.
+        settings: objective, and the teacher's part.
+        reference: log-probabilities without the adapter; for direct preferences alone.
     """
-    bought = (ranknet if objective == "ranknet" else listwise)(scores, grades)
-    if teacher is None or teacher_weight == 0:
-        return bought
-    taught = distillation(scores, teacher, temperature)
-    return (1 - teacher_weight) * bought + teacher_weight * taught
+    wanted = _wanted(scores, one, settings, reference)
+    if one.teacher is None or settings.teacher == 0:
+        return wanted
+    teacher = as_tensor(one.teacher, scores)
+    taught = distillation(scores, teacher, settings.temperature)
+    return (1 - settings.teacher) * wanted + settings.teacher * taught
+
+
+def _wanted(
+    scores: Tensor, one: EncodedList, settings: TrainingSettings, reference: Tensor | None
+) -> Tensor:
+    grades = as_tensor(one.grades, scores)
+    match settings.objective:
+        case "ranknet":
+            return ranknet(scores, grades)
+        case "lambdarank":
+            return lambdarank(scores, grades)
+        case "preference" if reference is not None:
+            return direct_preference(scores, reference, grades, settings.preference_strength)
+        case "policy" if one.logged is not None:
+            return policy_value(scores, grades, one.logged, settings.policy_weight)
+    return listwise(scores, grades)
 
 
 def as_tensor(values: tuple[float, ...], like: Tensor) -> Tensor:

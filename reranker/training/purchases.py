@@ -3,7 +3,9 @@
 Two forms of files are read, as Parquet, CSV or JSON lines:
 
 - purchases: ``user_id``, ``history`` (product ids, oldest first) and ``target`` (one id), and where
-  they are known ``query``, ``candidates`` and ``at`` (the moment of the purchase);
+  they are known ``query``, ``candidates`` and ``at`` (the moment of the purchase); besides, one a
+  candidate, ``grades`` (where more than one was wanted) and ``scores`` (what a better ranker
+  believes, to be distilled);
 - histories: ``user_id`` and ``product_ids``, oldest first. They are counted (what is popular, what
   is bought together) and never asked for.
 """
@@ -13,9 +15,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime, Field, FiniteFloat, ValidationError, model_validator
 
 from reranker.errors import DataError
 from reranker.schema import Identifier, Value
@@ -34,6 +36,9 @@ class Purchase(Value):
         target: the product bought.
         query: what was searched for; None where nothing was.
         candidates: what was on offer, the target among it; empty where that is not known.
+        grades: how much each candidate was wanted; empty: the target alone.
+        scores: a teacher's, one a candidate; empty: none.
+        propensity: probability with which the first candidate was shown first, where a policy told.
         along: what was bought together with the target: no example of what was not bought.
         at: the moment of the purchase; None where it is not known.
     """
@@ -43,8 +48,20 @@ class Purchase(Value):
     target: Identifier
     query: str | None = None
     candidates: tuple[Identifier, ...] = ()
+    grades: tuple[Annotated[FiniteFloat, Field(ge=0)], ...] = ()
+    scores: tuple[FiniteFloat, ...] = ()
+    propensity: Annotated[float, Field(gt=0, le=1)] | None = None
     along: tuple[Identifier, ...] = ()
     at: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _one_a_candidate(self) -> Self:
+        for name, given in (("grades", self.grades), ("scores", self.scores)):
+            if given and len(given) != len(self.candidates):
+                raise ValueError(
+                    f"{name}: there are {len(given)} for {len(self.candidates)} candidates"
+                )
+        return self
 
 
 class Split(Value):

@@ -121,24 +121,23 @@ def lists_of(
 ) -> Lists:
     """Put together the lists of both parts of a split."""
 
-    def examples(
-        part: Sequence[Purchase], name: str, size: int, dropout: float
-    ) -> PurchaseExamples:
+    def examples(part: Sequence[Purchase], name: str, *, learnt: bool) -> PurchaseExamples:
         return PurchaseExamples(
             name,
             part,
             products=_Lookup(table),
             profile=profile,
             negatives=negatives,
-            candidates=size,
+            candidates=training.candidates if learnt else VALIDATION_CANDIDATES,
             teacher=teacher,
-            profile_dropout=dropout,
+            profile_dropout=training.profile_dropout if learnt else 0.0,
+            hostile_share=training.hostile if learnt else 0.0,
             seed=training.seed,
         )
 
-    held = examples(split.validation, f"{name}-validation", VALIDATION_CANDIDATES, 0.0)
+    held = examples(split.validation, f"{name}-validation", learnt=False)
     return Lists(
-        train=examples(split.train, name, training.candidates, training.profile_dropout),
+        train=examples(split.train, name, learnt=True),
         validation=tuple(held.example(row, 0) for row in range(len(held))),
         card=_card(name, split, len(table)),
     )

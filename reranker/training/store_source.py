@@ -59,7 +59,7 @@ class StoreBehaviour(Value):
             if not purchases:
                 message = f"{folder}: no purchases that models may learn from before {self.until}"
                 raise DataError(message)
-            told = _Told(DuckDBProfileStore(store, table, settings.profile, tokenizer))
+            told = ToldProfiles(DuckDBProfileStore(store, table, settings.profile, tokenizer))
             for done, purchase in enumerate(purchases, start=1):
                 told.look_up(purchase, self.language)
                 progress("making profiles", done, len(purchases))
@@ -95,7 +95,7 @@ class StoreBehaviour(Value):
         return tuple(one for one in found if one.target in products)
 
 
-class _Told:
+class ToldProfiles:
     """Texts on shoppers at the moments of their purchases, made while the store is open."""
 
     def __init__(self, profiles: DuckDBProfileStore) -> None:

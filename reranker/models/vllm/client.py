@@ -18,6 +18,14 @@ from reranker.errors import (
     ModelUnavailable,
     ShelfwiseError,
 )
+from reranker.models.adapter import (
+    AdapterCard,
+    check_prompt,
+    check_use,
+    merged_card,
+    readout_answers,
+    tuned_spec,
+)
 from reranker.models.asking import check_length, slot_scores
 from reranker.models.rendering import PromptRenderer, RenderedPrompt, load_tokenizer
 from reranker.models.tokenizing import HFTokenizer
@@ -53,6 +61,7 @@ class VLLMModel:
         renderer: PromptRenderer,
         tokenizer: Tokenizer,
         settings: ServerSettings,
+        card: AdapterCard | None = None,
     ) -> None:
         """Take what is known of the servers; nothing is asked yet.
 
@@ -61,12 +70,20 @@ class VLLMModel:
             renderer: of the same model.
             tokenizer: of the same model.
             settings: addresses, adapter, keys and limits.
+            card: of the adapter that is merged into the model; None for an untuned one.
+
+        Raises:
+            ConfigError: this release would ask in another way than the adapter was tuned for.
         """
         self._renderer = renderer
         self._tokenizer = tokenizer
         self._served = served
         self._model = settings.adapter or served.name
         self._spec = offered(served, renderer, settings.adapter)
+        self._card = card
+        if card is not None:
+            check_use(card, readout_answers(renderer, self._spec))
+            self._spec = tuned_spec(self._spec, card)
         key = settings.cache_key
         self._key = key.get_secret_value().encode() if key else secrets.token_bytes(32)
         sample = TokenSample.of(renderer)
@@ -105,7 +122,8 @@ class VLLMModel:
                 failed[url] = error
         if not found:
             raise next(iter(failed.values()))
-        loaded = cls(common(found), renderer, HFTokenizer(folder), server)
+        card = merged_card(folder)
+        loaded = cls(common(found), renderer, HFTokenizer(folder), server, card)
         for url, failure in failed.items():
             loaded.pool.leave_alone(url, str(failure))
         return loaded
@@ -137,6 +155,9 @@ class VLLMModel:
         if not prompts:
             return ()
         call = _Call(self, scope, seconds)
+        if self._card is not None:
+            for prompt in prompts:
+                check_prompt(self._card, prompt)
         rendered = await self._render(prompts)
         check_length(self._spec, rendered)
         scores: dict[int, SlotScores] = {}
