@@ -35,6 +35,8 @@ class FaultPhase(Value):
     Attributes:
         failed: searches that raised an error.
         incomplete: answers that do not hold every candidate exactly once.
+        cut_short: answers whose recall was cut short for want of time: whole, but of what the words
+            alone recall.
         by_model: answers in whose order the model had a part.
         p50_ms: median time of a search, in milliseconds.
         latest_ms: by how much the latest answer missed its deadline, in milliseconds; below 0 if
@@ -47,6 +49,7 @@ class FaultPhase(Value):
     searches: int
     failed: int
     incomplete: int
+    cut_short: int
     by_model: int
     p50_ms: float
     latest_ms: float
@@ -69,6 +72,7 @@ class _Log:
         self.times_ms: list[float] = []
         self.failed = 0
         self.incomplete = 0
+        self.cut_short = 0
         self.by_model_at: list[float] = []
         self.under_way: set[float] = set()
         self.recovery_s: float | None = None
@@ -78,6 +82,7 @@ class _Log:
         self.times_ms.append((now - started) * 1000)
         self.failed += result is None
         self.incomplete += not whole
+        self.cut_short += result is not None and _is_cut_short(result)
         if result is not None and result.outcome != "fallback":
             self.by_model_at.append(now)
 
@@ -150,7 +155,7 @@ async def fault_run(
     """
     load = _Load(shelf, requests)
     deadline_ms = float(requests[0].deadline_ms or 0)
-    stages = 1 + 2 * len(faults)
+    stages = 2 + 2 * len(faults)
     async with anyio.create_task_group() as group:
         load.turn_page("start")
         for _ in range(concurrency):
@@ -158,14 +163,14 @@ async def fault_run(
         progress("start", 0, stages)
         await anyio.sleep(seconds)
         load.turn_page("healthy")
-        progress("healthy", 0, stages)
+        progress("healthy", 1, stages)
         await anyio.sleep(seconds)
         for number, fault in enumerate(faults):
-            progress(fault.name, 1 + 2 * number, stages)
+            progress(fault.name, 2 + 2 * number, stages)
             load.turn_page(fault.name)
             await fault.begin()
             await anyio.sleep(seconds)
-            progress(f"after: {fault.name}", 2 + 2 * number, stages)
+            progress(f"after: {fault.name}", 3 + 2 * number, stages)
             log = load.turn_page(f"after: {fault.name}")
             await fault.end()
             log.recovery_s = await _recovered(log, seconds)
@@ -186,9 +191,15 @@ async def _recovered(log: _Log, seconds: float) -> float | None:
 
 
 def _whole(result: RerankResult, size: int) -> bool:
+    """Tell whether an answer holds each candidate once, and all that recall finds in peace."""
     ids = [item.product.product_id for item in result.items]
     ranks = [item.rank for item in result.items]
-    return len(ids) == len(set(ids)) == size and ranks == list(range(1, size + 1))
+    each_once = 0 < len(ids) == len(set(ids)) and ranks == list(range(1, len(ids) + 1))
+    return each_once and (len(ids) == size or _is_cut_short(result))
+
+
+def _is_cut_short(result: RerankResult) -> bool:
+    return any(issue.code == "look_up_cut" for issue in result.issues)
 
 
 def _phase(log: _Log, deadline_ms: float) -> FaultPhase:
@@ -198,6 +209,7 @@ def _phase(log: _Log, deadline_ms: float) -> FaultPhase:
         searches=len(log.times_ms),
         failed=log.failed,
         incomplete=log.incomplete,
+        cut_short=log.cut_short,
         by_model=len(log.by_model_at),
         p50_ms=times[len(times) // 2],
         latest_ms=times[-1] - deadline_ms,
