@@ -56,6 +56,7 @@ _VERDICT_PHRASE = re.compile(r"(buys it|会购买)\s*[:：]+", re.IGNORECASE)
 _TEMPLATE_VERSION = 1
 _QUERY_TOKENS = 64
 _CONTEXT_TOKENS = 16
+_CONTEXT_FACTS = 8
 _SMALLEST_CARD = 6
 _SPARE_TOKENS = 16
 _MESSAGE_TOKENS = 8
@@ -82,6 +83,8 @@ class PromptDraft(Value):
         reasons: products that a written answer gives a reason for.
         shortened: number of cards cut below the budget because the context was too short.
         profile_shortened: whether the profile lost words to its budget or to the cards' room.
+        query_shortened: whether the query is longer than any prompt takes.
+        context_cut: number of facts of the moment that were cut or left out.
     """
 
     profile: str
@@ -96,6 +99,8 @@ class PromptDraft(Value):
     reasons: int = 0
     shortened: int = 0
     profile_shortened: bool = False
+    query_shortened: bool = False
+    context_cut: int = 0
 
 
 def clean(text: str) -> str:
@@ -153,10 +158,11 @@ def draft_prompt(
     """
     template = _template(readout, language)
     query = None if request.query is None else _cut(request.query, tokenizer, _QUERY_TOKENS)
+    facts = [(clean(name), clean(value)) for name, value in request.context.items()]
     context = tuple(
         (_cut(name, tokenizer, _CONTEXT_TOKENS), _cut(value, tokenizer, _CONTEXT_TOKENS))
-        for name, value in request.context.items()
-    )[:8]
+        for name, value in facts[:_CONTEXT_FACTS]
+    )
     labels = _labels(readout, spec, len(candidates))
     reasons = min(reasons, len(candidates)) if readout == "generate" else 0
     bare = _variables(
@@ -204,6 +210,8 @@ def draft_prompt(
         reasons=reasons,
         shortened=sum(count > share for count in counts),
         profile_shortened=text != profile,
+        query_shortened=request.query is not None and query != clean(request.query),
+        context_cut=len(set(facts).difference(context)),
     )
 
 

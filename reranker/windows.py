@@ -355,4 +355,10 @@ def _cuts(draft: PromptDraft) -> tuple[Issue, ...]:
     if draft.profile_shortened:
         detail = "the profile was cut to profile.max_tokens or to the room beside the cards"
         issues += (Issue(code="profile_shortened", detail=detail),)
+    if draft.query_shortened:
+        detail = "the query was cut to its first words"
+        issues += (Issue(code="query_shortened", detail=detail),)
+    if draft.context_cut:
+        detail = f"{draft.context_cut} facts of the context were too long or too many"
+        issues += (Issue(code="context_cut", detail=detail),)
     return issues

@@ -77,12 +77,18 @@ def shown(model: ScriptedModel) -> set[str]:
     return {title for prompt in model.prompts for title in titles(prompt)}
 
 
-def judge(model: ScriptedModel, size: int = 6, deadline: float = math.inf, **settings: object):
+def judge(
+    model: ScriptedModel,
+    size: int = 6,
+    deadline: float = math.inf,
+    query: str = "thing",
+    **settings: object,
+):
     ranker = ListwiseRanker(model, RankingSettings.model_validate(settings), profile_tokens=64)
     items = candidates(tuple(Product(product_id=str(n), title=f"thing {n}") for n in range(size)))
 
     async def ask() -> Judgement:
-        return await ranker.judge(SearchRequest(query="thing"), None, items, deadline=deadline)
+        return await ranker.judge(SearchRequest(query=query), None, items, deadline=deadline)
 
     return anyio.run(ask)
 
@@ -108,6 +114,12 @@ def test_every_candidate_reaches_the_model_and_the_best_come_first(
     assert judged.outcome == "model"
     best = sorted(range(size), key=lambda candidate: judged.places[candidate])[:10]
     assert best == list(range(size))[::-1][:10]
+
+
+def test_a_query_that_was_cut_is_an_issue(tokenizer: HFTokenizer) -> None:
+    judged = judge(ScriptedModel(tokenizer, prefer_last_product), query="thing " * 90)
+    assert [issue.code for issue in judged.issues] == ["query_shortened"]
+    assert judged.outcome == "model"
 
 
 def test_the_window_shrinks_to_the_context(tokenizer: HFTokenizer) -> None:

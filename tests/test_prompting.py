@@ -133,6 +133,18 @@ def test_nothing_overflows_and_no_card_starves(
     assert all(tokenizer.count(card) >= 1 for card in drafted.cards)
 
 
+def test_what_a_prompt_does_not_take_of_the_request_is_told(tokenizer: HFTokenizer) -> None:
+    whole = draft(tokenizer, SearchRequest(query="a [red] phone", context={"occasion": "gift"}))
+    assert not whole.query_shortened
+    assert not whole.context_cut
+    wordy = {f"fact {number}": "short" for number in range(9)} | {"fact 0": "long " * 40}
+    cut = draft(tokenizer, SearchRequest(query="phone " * 100, context=wordy))
+    assert cut.query_shortened
+    assert cut.context_cut == 2
+    assert len(cut.context) == 8
+    assert not draft(tokenizer, SearchRequest()).query_shortened
+
+
 def test_too_many_candidates_are_refused_with_the_remedy(tokenizer: HFTokenizer) -> None:
     many = candidates(tuple(Product(product_id=str(n), title="x") for n in range(27)))
     with pytest.raises(ContextOverflow, match=r"27 candidates .* lower ranking\.window"):

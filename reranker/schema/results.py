@@ -77,6 +77,8 @@ IssueCode = Literal[
     "cards_shortened",
     "index_behind",
     "look_up_cut",
+    "query_shortened",
+    "context_cut",
 ]
 
 
