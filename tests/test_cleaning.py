@@ -255,8 +255,29 @@ def test_kinds_can_be_set_everywhere(
 
 
 @pytest.mark.parametrize(
+    "toml", ['columns = {user_id = "who", at = "day"}', 'columns = "user_id=who, at=day"']
+)
+def test_columns_can_be_set_for_all_imports(tmp_path: Path, toml: str) -> None:
+    (tmp_path / "s.toml").write_text(f"[cleaning]\n{toml}\n")
+    (tmp_path / "a.csv").write_text("who,kind,day,product_id\nu,view,2025-05-01,p\n")
+    (tmp_path / "b.csv").write_text("id,kind,day,product_id\nu,view,2025-05-02,p\n")
+    settings = Settings.load(tmp_path / "s.toml", {"store.path": tmp_path / "store"})
+    assert import_events(settings, [tmp_path / "a.csv"]).imported == 1
+    with pytest.raises(DataError, match=r"b\.csv: missing column who"):
+        import_events(settings, [tmp_path / "b.csv"])
+    assert import_events(settings, [tmp_path / "b.csv"], mapping={"user_id": "id"}).imported == 1
+
+
+@pytest.mark.parametrize(
     ("toml", "message"),
     [
+        (
+            'columns = "who"',
+            r"cleaning.columns \(file\): .*'who' is not FIELD=COLUMN, such as user_",
+        ),
+        ('columns = "user_id="', "^setting cleaning.columns: 'user_id=' is not FIELD=COLUMN"),
+        ('columns = {user = "who"}', "^setting cleaning.columns: unknown field user; the fields"),
+        ("columns = {at = 1}", r"cleaning.columns \(file\): .*at has no column as text"),
         ('kinds = "hover"', r"setting cleaning.kinds \(file\): .*'hover' is not ACTION=KIND"),
         ("kinds = {page = {exit = 1}}", r"cleaning.kinds \(file\): .*page has no kind as text"),
         (
@@ -266,7 +287,7 @@ def test_kinds_can_be_set_everywhere(
         ('kinds = "=view"', "^setting cleaning.kinds: '=view' is not ACTION=KIND"),
     ],
 )
-def test_bad_kinds_name_the_setting(tmp_path: Path, toml: str, message: str) -> None:
+def test_bad_pairs_name_the_setting(tmp_path: Path, toml: str, message: str) -> None:
     file = tmp_path / "s.toml"
     file.write_text(f"[cleaning]\n{toml}\n")
     with pytest.raises(ConfigError, match=message):

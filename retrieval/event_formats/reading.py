@@ -12,6 +12,26 @@ FIELDS = tuple(BehaviourEvent.model_fields)
 REQUIRED = ("user_id", "kind", "at")
 
 
+def columns_of(settings: Iterable[str]) -> dict[str, str]:
+    """Split the ``FIELD=COLUMN`` of the setting cleaning.columns.
+
+    Raises:
+        ConfigError: one has no ``=`` or no column, or its field is unknown.
+    """
+    found = {}
+    for text in settings:
+        name, _, column = (part.strip() for part in text.partition("="))
+        if not column:
+            raise ConfigError(f"setting cleaning.columns: {text!r} is not FIELD=COLUMN")
+        if name not in FIELDS:
+            raise ConfigError(
+                f"setting cleaning.columns: unknown field {name}; the fields are "
+                f"{', '.join(FIELDS)}"
+            )
+        found[name] = column
+    return found
+
+
 @dataclass(frozen=True)
 class Reading:
     """How the files of an import are to be read.
