@@ -83,6 +83,8 @@ def test_labels_are_read_by_evaluation(store: Path, tmp_path: Path) -> None:
         (["profile"], "name a shopper"),
         (["profile", "--all"], "goes with --out"),
         (["profile", "ann", "--all", "--out", "x.jsonl"], "without a shopper"),
+        (["profile", "ann", "--all", "--write"], "without a shopper"),
+        (["profile", "--all", "--write", "--out", "x.jsonl"], "--out FILE or with --write"),
         (["profile", "--all", "--out", "x.txt"], r"\.parquet or \.jsonl"),
         (["labels", "build", "--out", "x.csv"], r"\.parquet"),
         (["labels", "build", "--out", "x.parquet", "--purpose", "gossip"], "training or analytics"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from profile_cases import NOW, SHOPPER, TABLE, Words, build, past, searched
+from profile_cases import DAY, NOW, SHOPPER, TABLE, Words, build, past, searched
 from reranker.models.embedded import EmbeddedModel
 from reranker.ports import ModelSpec
 from reranker.schema import BehaviourEvent, EventKind, Prompt, UserProfile
@@ -206,6 +206,32 @@ def test_a_model_is_asked_again_only_for_other_facts(shop: Shop) -> None:
     shop.write(model)
     assert len(model.asked) == 2
     assert "Bought lately: Thing 7." in model.asked[-1].messages[-1].text
+
+
+def test_all_are_written_on_whose_facts_have_changed(shop: Shop) -> None:
+    others = [
+        BehaviourEvent(user_id=f"other-{n}", kind=EventKind.PURCHASE, at=NOW - DAY, product_id="p9")
+        for n in range(3)
+    ]
+    shop.store.append(others)
+    shop.store.set_consent("other-2", "personalisation", granted=False)
+    model = Scripted(("1", "Bought Thing 9."))
+
+    def write_all() -> tuple[int, int]:
+        done = asyncio.run(shop.profiles.write_all(NOW, SummaryWriter(model)))
+        return done.written, done.unchanged
+
+    assert write_all() == (3, 0)
+    assert write_all() == (0, 3)
+    shop.add(past(0.5, "purchase", 7))
+    assert write_all() == (1, 2)
+    assert len(model.asked) == 4
+    assert "other-" not in "".join(str(each.messages) for each in model.asked)
+    other = shop.profiles.profile("other-1", NOW)
+    assert other is not None
+    assert (other.summary, other.summary_origin) == ("Bought Thing 9.", "llm")
+    names = {file.name[:32] for file in (shop.folder / FOLDER).iterdir()}
+    assert names == {shop.store.pseudonym(each).hex for each in (SHOPPER, "other-0", "other-1")}
 
 
 def test_a_sentence_is_told_only_while_its_facts_hold(shop: Shop) -> None:

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -22,16 +22,24 @@ from reranker.cli.views import show_profile
 from reranker.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from reranker.ports import Progress
     from reranker.schema import Language
     from reranker.settings import Settings
     from retrieval.profiles import DuckDBProfileStore
+    from retrieval.profiles.store import Refreshed
+    from retrieval.profiles.writing import SummaryWriter
     from retrieval.profiles.written import WrittenSummary
+
+_Done = TypeVar("_Done")
 
 
 def profile(
     user: Annotated[str | None, typer.Argument(help="The shopper's id.")] = None,
     all_: Annotated[
-        bool, typer.Option("--all", help="The profiles of all shoppers, into the file of --out.")
+        bool,
+        typer.Option("--all", help="All shoppers: into the file of --out, or with --write."),
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="A .parquet or .jsonl file.")
@@ -54,7 +62,9 @@ def profile(
     """Show what is known of a shopper, and the text of it that the model reads."""
     settings = load_settings(config, store, sets)
     words = language_named(language)
-    if all_ or out is not None:
+    if all_ and write and out is None and user is None:
+        _write_all(settings, moment(at), words, as_json=as_json)
+    elif all_ or out is not None:
         _all(settings, user, out, moment(at), words, write=write, as_json=as_json)
     elif user is None:
         raise ConfigError("name a shopper, or write all profiles with --all --out FILE")
@@ -90,7 +100,7 @@ def _all(
     from retrieval.profiles.export import export_profiles
 
     if out is None or user is not None or write:
-        raise ConfigError("--all goes with --out FILE, and without a shopper or --write")
+        raise ConfigError("--all goes with --out FILE or with --write, and without a shopper")
     with ExitStack() as resources, progress_bars() as report:
         profiles = _open(settings, resources)
         count = export_profiles(
@@ -125,25 +135,50 @@ def _write(
         console.print("read by searches with the setting profile.summary=llm", style="dim")
 
 
+def _write_all(settings: "Settings", at: datetime, language: "Language", *, as_json: bool) -> None:
+    async def write(
+        profiles: "DuckDBProfileStore", writer: "SummaryWriter", report: "Progress"
+    ) -> "Refreshed":
+        return await profiles.write_all(at, writer, language, progress=report)
+
+    done = _with_writer(settings, write)
+    if as_json:
+        print_json(done)
+    else:
+        console.print(f"{done.written} profiles written, {done.unchanged} as they were")
+
+
 def _written(
     settings: "Settings", user: str, at: datetime, language: "Language"
 ) -> "WrittenSummary | None":
+    async def write(
+        profiles: "DuckDBProfileStore", writer: "SummaryWriter", _: "Progress"
+    ) -> "WrittenSummary | None":
+        return await profiles.write(user, at, writer, language)
+
+    return _with_writer(settings, write)
+
+
+def _with_writer(
+    settings: "Settings",
+    write: "Callable[[DuckDBProfileStore, SummaryWriter, Progress], Awaitable[_Done]]",
+) -> _Done:
     import asyncio
 
     from reranker.wiring import open_model
     from retrieval.profiles.writing import SummaryWriter
 
-    async def write() -> "WrittenSummary | None":
+    async def run() -> _Done:
         with ExitStack() as resources:
             profiles = _open(settings, resources)
-            with progress_bars() as report:
-                model = open_model(settings, progress=report)
+            report = resources.enter_context(progress_bars())
+            model = open_model(settings, progress=report)
             try:
-                return await profiles.write(user, at, SummaryWriter(model), language)
+                return await write(profiles, SummaryWriter(model), report)
             finally:
                 await model.aclose()
 
-    return asyncio.run(write())
+    return asyncio.run(run())
 
 
 def _open(settings: "Settings", resources: ExitStack) -> "DuckDBProfileStore":

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reranker.errors import ConfigError
-from reranker.ports import Tokenizer
-from reranker.schema import Language, UserProfile
+from reranker.ports import Progress, Tokenizer, no_progress
+from reranker.schema import Language, UserProfile, Value
 from reranker.settings import ProfileSettings
 from retrieval.behaviour import BehaviourStore
 from retrieval.product_table import ProductTable
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 POPULAR_DAYS = 28
 _POPULAR_CACHED = 64
 _BATCH = 200
+
+
+class Refreshed(Value):
+    """On how many shoppers a model wrote, and on how many it had: their facts are the same."""
+
+    written: int
+    unchanged: int
 
 
 class DuckDBProfileStore:
@@ -80,18 +87,51 @@ class DuckDBProfileStore:
             ConfigError: this object was given no folder.
             ModelError: the model does not answer.
         """
-        if self._written is None:
-            raise ConfigError("written summaries need a store folder: give the profiles theirs")
         events = self._behaviour.history(user_id, as_of, limit=self._settings.max_events)
         profile = self._builder.build(user_id, events, as_of, language)
         if profile is None:
             return None
-        shopper = self._behaviour.pseudonym(user_id).hex
-        earlier = self._written.read(shopper, language)
-        summary = await writer.write(profile, earlier=earlier)
-        if summary != earlier:
-            self._written.save(shopper, summary)
+        summary, _ = await self._write(profile, self._behaviour.pseudonym(user_id).hex, writer)
         return summary
+
+    async def write_all(
+        self,
+        as_of: datetime,
+        writer: "SummaryWriter",
+        language: Language = "en",
+        *,
+        progress: Progress = no_progress,
+    ) -> Refreshed:
+        """Have a model write on every shopper with consent of whom the facts have changed since.
+
+        Cut off, it goes on where it was: what is written already is not written again.
+
+        Raises:
+            ConfigError: this object was given no folder.
+            ModelError: the model does not answer.
+        """
+        number, written = 0, 0
+        total = self.shoppers()
+        for profile in self.all_profiles(as_of, language):
+            shopper = self._behaviour.pseudonym(profile.user_id).hex
+            _, is_new = await self._write(profile, shopper, writer)
+            number, written = number + 1, written + is_new
+            progress("writing profiles", number, max(number, total))
+        progress("writing profiles", number, number)
+        return Refreshed(written=written, unchanged=number - written)
+
+    async def _write(
+        self, profile: UserProfile, shopper: str, writer: "SummaryWriter"
+    ) -> tuple[WrittenSummary, bool]:
+        """Return what is written on a shopper, and whether it is new."""
+        if self._written is None:
+            raise ConfigError("written summaries need a store folder: give the profiles theirs")
+        earlier = self._written.read(shopper, profile.language)
+        summary = await writer.write(profile, earlier=earlier)
+        if summary == earlier:
+            return summary, False
+        self._written.save(shopper, summary)
+        return summary, True
 
     def all_profiles(self, as_of: datetime, language: Language = "en") -> Iterator[UserProfile]:
         """Yield the profile of every shopper with consent, by pseudonym, in one pass.
