@@ -161,6 +161,34 @@ def test_a_wrong_row_refuses_the_whole_file(
         store.import_consent([tmp_path / "b.csv"], mapping={"user_id": "who"})
 
 
+def test_what_was_written_goes_with_the_consent(tmp_path: Path) -> None:
+    click = {"action_name": "click", "timestamp": "2025-05-01", "object_id": "p"}
+    log = tmp_path / "ubi.jsonl"
+    log.write_text(json.dumps({**click, "user_id": "anna", "client_id": "her phone"}) + "\n")
+    with BehaviourStore(tmp_path) as store:
+        fill(store)
+        store.import_events([log])
+        names = {user: store.pseudonym(user).hex for user in ("anna", "ben", "her phone")}
+    written = tmp_path / "profiles" / "written"
+    written.mkdir(parents=True)
+    for digits in names.values():
+        (written / f"{digits}.en.json").write_text("{}")
+    (written / "read me").write_text("not of a shopper")
+    words = ["--store", str(tmp_path)]
+    asked = ["privacy", "consent", "anna", *words]
+    assert CliRunner().invoke(app, [*asked, "--revoke", "training"]).exit_code == 0
+    assert len(list(written.iterdir())) == 4
+    assert CliRunner().invoke(app, [*asked, "--revoke", "personalisation"]).exit_code == 0
+    assert {file.name for file in written.iterdir()} == {f"{names['ben']}.en.json", "read me"}
+    with BehaviourStore(tmp_path) as store:
+        assert not any(used(store, "personalisation", each) for each in ("anna", "her phone"))
+    refusal = write(tmp_path / "b.csv", [{**ROWS[3], "granted": "no"}])
+    assert (
+        CliRunner().invoke(app, ["privacy", "import-consent", str(refusal), *words]).exit_code == 0
+    )
+    assert [file.name for file in written.iterdir()] == ["read me"]
+
+
 def test_the_commands(tmp_path: Path) -> None:
     settings = Settings.load(None, {"store.path": tmp_path})
     with BehaviourStore(tmp_path, privacy=settings.privacy) as store:

@@ -64,16 +64,24 @@ def consent(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show or change what a shopper agrees to: personalisation, training, analytics."""
+    """Show or change what a shopper agrees to: personalisation, training, analytics.
+
+    A change also holds for the browsers that nobody else has signed in from.
+    """
     from reranker.wiring import open_behaviour
+    from retrieval.privacy.erasure import everyone_of
+    from retrieval.privacy.withdrawal import remove_unwanted_profiles
 
     settings = load_settings(config, store, sets)
     said = [*((word, True) for word in grant or []), *((word, False) for word in revoke or [])]
     answers = [(_purpose(word), granted) for word, granted in said]
-    _needs_store(settings)
+    folder = _needs_store(settings)
     with open_behaviour(settings, read_only=not answers) as behaviour:
-        for purpose, granted in answers:
-            behaviour.set_consent(user, purpose, granted=granted)
+        for shopper in everyone_of(behaviour, user) if answers else ():
+            for purpose, granted in answers:
+                behaviour.set_consent(str(shopper), purpose, granted=granted)
+        if answers:
+            remove_unwanted_profiles(behaviour, folder)
         found = behaviour.consent(user)
     _show_consent(found, as_json=as_json)
 
@@ -89,10 +97,12 @@ def import_consent(
 ) -> None:
     """Import what shoppers agree to: user_id, purpose and, where some refuse, granted."""
     from reranker.wiring import open_behaviour
+    from retrieval.privacy.withdrawal import remove_unwanted_profiles
 
     settings = load_settings(config, store, sets)
     with open_behaviour(settings) as behaviour:
         report = behaviour.import_consent(files, mapping=pairs(mapping, "--map"))
+        remove_unwanted_profiles(behaviour, settings.store.path)
     if as_json:
         print_json(report)
     else:

@@ -43,6 +43,11 @@ class Pseudonym(NamedTuple):
         found = _WRITTEN.fullmatch(user_id.strip())
         return None if found is None else cls(UUID(found[1]))
 
+    @classmethod
+    def of_hex(cls, digits: str) -> "Pseudonym | None":
+        """Return the pseudonym of 32 hexadecimal digits; None for anything else."""
+        return cls.written(f"{_PREFIX}{digits}")
+
 
 @dataclass(frozen=True)
 class Pseudonyms:
