@@ -13,6 +13,7 @@ from eval.benchmarks.recall import (
     approximate_recall,
     embedding_speed,
 )
+from eval.benchmarks.row import Row
 from reranker.ports import Progress
 from reranker.schema import CATEGORY_SEPARATOR, Product, Value
 from reranker.settings import RetrievalSettings
@@ -20,16 +21,6 @@ from retrieval.embedder import SentenceTransformerEmbedder
 
 _EMBEDDED_TEXTS = 1_000
 _RECALL_QUERIES = 500
-
-
-class Row(Value):
-    """One line of the table: what was measured, and whether it reaches its target."""
-
-    name: str
-    value: str
-    beside: str = ""
-    target: str = ""
-    met: bool = True
 
 
 class Benchmark(Value):
@@ -72,17 +63,7 @@ class Benchmark(Value):
                 value=f"{near.p50_ms:.1f} / {near.p95_ms:.1f} ms",
                 beside=f"exact search {exact.p50_ms:.1f} / {exact.p95_ms:.1f} ms",
             ),
-            Row(
-                name="events imported per second",
-                value=f"{profiles.import_rate:,.0f}",
-                beside=f"{profiles.import_ratio:.2f} of a bare INSERT .. SELECT",
-            ),
-            Row(
-                name=f"profile p50 / p95 at {profiles.events:,} events",
-                value=f"{profiles.profile_p50_ms:.1f} / {profiles.profile_p95_ms:.1f} ms",
-                target="milliseconds (p95 < 10)",
-                met=profiles.profile_p95_ms < 10,
-            ),
+            *profiles.lines(),
             Row(
                 name=f"search beside the LLM p50 / p95 at {search.products:,} products",
                 value=f"{search.overhead.p50_ms:.1f} / {search.overhead.p95_ms:.1f} ms",

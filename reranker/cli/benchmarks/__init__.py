@@ -2,12 +2,22 @@
 
 import typer
 
-from reranker.cli.benchmarks import estimators, faults, llm, parsers, search, strategies, training
+from reranker.cli.benchmarks import (
+    behaviour,
+    estimators,
+    faults,
+    llm,
+    parsers,
+    search,
+    strategies,
+    training,
+)
 
 benchmark = typer.Typer(
     help="Measure this machine, each figure beside its peer or its limit.", no_args_is_help=True
 )
 benchmark.command("search")(search.search)
+benchmark.command("behaviour")(behaviour.behaviour)
 benchmark.command("llm")(llm.llm)
 benchmark.command("equality")(llm.equality)
 benchmark.command("faults")(faults.faults)

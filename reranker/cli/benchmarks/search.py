@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
+from reranker.cli.benchmarks.rows import show_rows
 from reranker.cli.options import ConfigOption, JsonOption, SetOption, load_settings
 from reranker.cli.output import console, print_json, progress_bars
 
@@ -85,9 +85,5 @@ def _products(file: Path, folder: Path, report: "Progress") -> "Sequence[Product
 
 
 def _show(result: "Benchmark") -> None:
-    table = Table("Measured", "Value", "Beside it", "Target", "", box=None, pad_edge=False)
-    for row in result.rows():
-        met = "[green]met[/]" if row.met else "[red]missed[/]"
-        table.add_row(row.name, row.value, row.beside, row.target, met if row.target else "")
-    console.print(table)
+    show_rows(result.rows())
     console.print(f"{result.processors} processors, {result.processor}", style="dim")
