@@ -140,12 +140,15 @@ class ListwiseRanker:
             candidates: most promising first.
             deadline: moment of `time.monotonic` at which waiting for the model ends. What it has
                 judged by then keeps its places.
+
+        Raises:
+            ConfigError: the request names an adapter, and the model takes none by name.
         """
         size = len(candidates)
         if size < 2:
             return Judgement.nothing(size, "model")
         judge = WindowJudge(
-            self.model,
+            self.model if request.adapter is None else self.model.with_adapter(request.adapter),
             self._settings,
             self._budget,
             readout=self._readout,

@@ -109,6 +109,7 @@ class Reranker:
             the shopper's own products that match the query. ``query=None`` recommends.
 
         Raises:
+            ConfigError: the request names an adapter, and the model takes none by name.
             DataError: the store is damaged. A failing model is no error: see ``outcome``.
         """
         deadline = self._deadline(request)
@@ -131,6 +132,7 @@ class Reranker:
             candidates: best first; each product once.
 
         Raises:
+            ConfigError: the request names an adapter, and the model takes none by name.
             DataError: a product stands in the candidates twice.
         """
         deadline = self._deadline(request)
@@ -198,7 +200,7 @@ class Reranker:
             rounds=judged.rounds,
             template=judged.template,
             model=spec.name,
-            adapter=spec.adapter,
+            adapter=request.adapter or spec.adapter,
             deadline_hit=judged.deadline_hit,
             timings=Timings(
                 profile_ms=found.profile_ms,

@@ -153,6 +153,14 @@ class LanguageModel(Protocol):
         """Give access to the model's tokenizer."""
         ...
 
+    def with_adapter(self, name: str) -> "LanguageModel":
+        """Return the same model with another adapter, which costs nothing; not to be closed.
+
+        Raises:
+            ConfigError: this model cannot be asked for adapters by name.
+        """
+        ...
+
     async def read(
         self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
     ) -> tuple[SlotScores, ...]:

@@ -30,6 +30,7 @@ class FlakyServer:
         mode: how it behaves from the next request on. Of a deaf engine only /health answers.
         answers: status and body by path, where it is well.
         asked: number of requests by path.
+        bodies: of the requests, by path.
         gone: number of requests whose client hung up while they were answered.
     """
 
@@ -38,6 +39,7 @@ class FlakyServer:
         self.seconds = seconds
         self.answers: dict[str, tuple[int, bytes]] = {}
         self.asked: Counter[str] = Counter()
+        self.bodies: dict[str, list[bytes]] = {}
         self.gone = 0
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -109,7 +111,8 @@ class FlakyServer:
         path = head.split()[1]
         for line in head.lower().splitlines():
             if line.startswith("content-length:"):
-                await reader.readexactly(int(line.split(":")[1]))
+                body = await reader.readexactly(int(line.split(":")[1]))
+                self.bodies.setdefault(path, []).append(body)
         self.asked[path] += 1
         if self.mode == "drops next":
             self.mode = "well"

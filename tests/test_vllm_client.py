@@ -19,7 +19,9 @@ from reranker.models.rendering import LABELS, PromptRenderer, load_tokenizer
 from reranker.models.vllm.client import VLLMModel
 from reranker.models.vllm.discovery import ServedModel, TokenSample
 from reranker.models.vllm.offer import offered, small_call
+from reranker.schema import SearchRequest
 from reranker.settings import ModelSettings, RankingSettings, ServerSettings
+from shop import candidates
 
 MODELS = "/v1/models"
 CHAT = "/v1/chat/completions"
@@ -222,3 +224,33 @@ class _Described:
 
     async def aclose(self) -> None:
         raise NotImplementedError
+
+
+def test_a_request_names_the_adapter_that_it_is_ranked_by(start: Any, smollm2_folder: Path) -> None:
+    server = start()
+    speak_chat(server)
+    listed = [{"id": "toy", "max_model_len": 4096}, {"id": "spring", "parent": "toy"}]
+    server.answers[MODELS] = (200, json.dumps({"data": listed}).encode())
+    model = load(smollm2_folder, server)
+    settings = RankingSettings(window=6, min_label_mass=0.0)
+    ranker = ListwiseRanker(model, settings, profile_tokens=64)
+
+    async def scenario() -> list[str]:
+        for adapter in (None, "spring", "autumn"):
+            request = SearchRequest(query="tea", adapter=adapter)
+            assert (await ranker.judge(request, None, candidates())).outcome == "model"
+        await model.aclose()
+        return [str(json.loads(body)["model"]) for body in server.bodies[CHAT]]
+
+    server.bodies.clear()
+    asked = list(dict.fromkeys(anyio.run(scenario)))
+    assert asked == ["toy", "spring", "autumn"], "what comes while the server runs can be asked for"
+    assert model.spec.adapter is None
+    assert model.with_adapter("spring").spec.adapter == "spring"
+
+
+def test_a_server_without_adapters_says_how_to_have_them(start: Any, smollm2_folder: Path) -> None:
+    server = start()
+    speak_chat(server)
+    with pytest.raises(ConfigError, match=r"adapter spring: .* llm serve --lora"):
+        load(smollm2_folder, server).with_adapter("spring")

@@ -43,6 +43,9 @@ def search(
     language: Annotated[
         str | None, typer.Option("--language", help="Of the prompt: en or zh.")
     ] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", help="LoRA adapter of the model servers, by name.")
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show why, and where the time went.")
     ] = False,
@@ -59,6 +62,7 @@ def search(
         k=k,
         at=moment(at),
         language=language,
+        adapter=adapter,
         filters={
             "categories": tuple(category or ()),
             "brands": tuple(brand or ()),

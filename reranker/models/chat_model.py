@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import anyio
 from langchain_core.language_models import BaseChatModel
@@ -83,6 +83,14 @@ class ChatModel:
     def tokenizer(self) -> Tokenizer:
         """Give access to the tokenizer, or the estimate in its place."""
         return self._tokenizer
+
+    def with_adapter(self, name: str) -> Self:
+        """Refuse: see `LanguageModel.with_adapter`.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"adapter {name}: a chat model of LangChain takes none by name")
 
     async def read(
         self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf

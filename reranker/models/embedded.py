@@ -104,6 +104,17 @@ class EmbeddedModel:
         """Give access to the model's tokenizer."""
         return self._tokenizer
 
+    def with_adapter(self, name: str) -> Self:
+        """Refuse: see `LanguageModel.with_adapter`.
+
+        Raises:
+            ConfigError: always: an adapter is merged in when the model is loaded.
+        """
+        raise ConfigError(
+            f"adapter {name}: the embedded model takes none by name: set model.adapter, or "
+            "server.urls to servers that have it"
+        )
+
     async def read(
         self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
     ) -> tuple[SlotScores, ...]:

@@ -25,6 +25,8 @@ class SearchRequest(Value):
         context: short facts of the moment worth telling the model, such as ``occasion: gift``.
         language: of the prompt; None follows the query, then the setting.
         deadline_ms: past it the answer is the fallback order; None takes the setting.
+        adapter: LoRA adapter that the model's servers are asked for, by its name there; None takes
+            the setting.
     """
 
     request_id: Identifier = Field(default_factory=lambda: uuid4().hex)
@@ -36,6 +38,7 @@ class SearchRequest(Value):
     context: FrozenMapping = Field(default_factory=dict, validate_default=True)
     language: Language | None = None
     deadline_ms: Annotated[int, Field(ge=1)] | None = None
+    adapter: Identifier | None = None
 
     @model_validator(mode="after")
     def _query_not_blank(self) -> Self:

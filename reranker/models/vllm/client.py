@@ -1,6 +1,7 @@
 """The `LanguageModel` port over vLLM servers."""
 
 import asyncio
+import copy
 import hashlib
 import hmac
 import math
@@ -137,6 +138,24 @@ class VLLMModel:
     def tokenizer(self) -> Tokenizer:
         """Give access to the model's tokenizer."""
         return self._tokenizer
+
+    def with_adapter(self, name: str) -> Self:
+        """Return the same model, asked for another adapter; it shares all that this one holds.
+
+        Whether the servers have it shows when they are asked: adapters come and go while they run.
+
+        Raises:
+            ConfigError: the servers are not set up for adapters.
+        """
+        if not self._served.lora:
+            raise ConfigError(
+                f"adapter {name}: the servers of {self._spec.name} take none: start them with "
+                "shelfwise llm serve --lora, or --adapter NAME=FOLDER"
+            )
+        other = copy.copy(self)
+        other._model = name
+        other._spec = self._spec.model_copy(update={"adapter": name})
+        return other
 
     async def read(
         self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
