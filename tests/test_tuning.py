@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -85,6 +86,8 @@ def test_the_adapter_says_what_it_is_for(
     assert card.validation["lists"] == 8
     assert 0 < card.training["lists_seen"] <= 48
     assert card.base.name == settings.model.name
+    config = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == settings.model.name
     (source,) = read_data_card(run / "adapter").sources
     assert (source.purchases, source.shoppers, source.products) == (52, 52, 40)
 

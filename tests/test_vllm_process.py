@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,8 +24,11 @@ from typer.testing import CliRunner
 from questions import ask, widest_gap
 from reranker.cli.app import app
 from reranker.errors import ConfigError, DataError
+from reranker.models.adapter import CARD_FILE, WEIGHTS_FILE, AdapterCard, BaseModelCard
 from reranker.models.embedded import EmbeddedModel
+from reranker.models.stored_folder import file_sha256
 from reranker.models.vllm import guard, launch
+from reranker.models.vllm.adapters import load_adapter, unload_adapter
 from reranker.models.vllm.client import VLLMModel
 from reranker.models.vllm.launch import Machine, ServeOptions, command, environment, niceness
 from reranker.models.vllm.pool import RealCall, ServerPool
@@ -284,6 +290,34 @@ def adapter(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+def with_card(
+    adapter: Path, folder: Path, base: str, *, scale: float, readout: str = "labels"
+) -> Path:
+    """Copy an adapter, its weights scaled, and give it the card that tuning would."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(adapter, folder)
+    weights = load_file(folder / WEIGHTS_FILE)
+    save_file({n: w * scale if "lora_B" in n else w for n, w in weights.items()},
+              folder / WEIGHTS_FILE)  # fmt: skip
+    card = AdapterCard(
+        name=folder.name,
+        created=datetime.now(UTC),
+        base=BaseModelCard(name=base, fingerprint="0" * 64),
+        readout=readout,  # type: ignore[arg-type]
+        answer=(),
+        templates=(),
+        card_tokens=48,
+        profile_tokens=256,
+        candidates=20,
+        validation={},
+        training={},
+        weights_sha256=file_sha256(folder / WEIGHTS_FILE),
+    )
+    (folder / CARD_FILE).write_text(card.model_dump_json(), encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def command_line(
     smollm2_folder: Path, adapter: Path
@@ -298,6 +332,7 @@ def command_line(
         "0",
         "--adapter",
         f"loud={adapter}",
+        "--lora",
         *options,
     )
     assert process.stdout is not None
@@ -367,6 +402,74 @@ class TestCommandLine:
         told = CliRunner().invoke(app, arguments)
         assert told.exit_code == 5
         assert "server.api_key" in " ".join(told.stdout.split())
+
+    def test_adapters_are_swapped_under_load_without_losing_a_request(
+        self, command_line: Running, smollm2_folder: Path, adapter: Path, tmp_path: Path
+    ) -> None:
+        """Two adapters of one name take turns while the base and the adapter are asked."""
+        _, settings = command_line
+        settings = settings.model_copy(update={"timeout_s": 300.0})  # lost is not slow
+        (url,) = settings.urls
+        name = str(smollm2_folder)
+        louder = with_card(adapter, tmp_path / "louder", name, scale=2.0)
+        quiet = with_card(adapter, tmp_path / "quiet", name, scale=0.0)
+        assert load_adapter(url, louder, settings, base=name, name="hot").done == "loaded"
+        named = ModelSettings(name=name)
+        base = VLLMModel.load(named, settings)
+        hot = VLLMModel.load(named, settings.model_copy(update={"adapter": "hot"}))
+        prompt = ask("labels", 7)
+
+        async def under_load() -> list[tuple[float, ...]]:
+            heard: list[tuple[float, ...]] = []
+            over = anyio.Event()
+
+            async def asking(model: VLLMModel) -> None:
+                while not over.is_set():
+                    (answer,) = await model.read([prompt])
+                    if model is hot:
+                        heard.append(answer.logprobs)
+
+            async with anyio.create_task_group() as group:
+                for model in (base, hot, hot):
+                    group.start_soon(asking, model)
+                for folder in (quiet, louder, quiet):
+                    await anyio.sleep(0.5)
+                    done = await anyio.to_thread.run_sync(
+                        partial(load_adapter, url, folder, settings, base=name, name="hot")
+                    )
+                    assert done.done == "swapped"
+                await anyio.sleep(0.5)
+                over.set()
+            (last,) = await hot.read([prompt])
+            (plain,) = await base.read([prompt])
+            assert (
+                max(abs(a - b) for a, b in zip(last.logprobs, plain.logprobs, strict=True)) < 0.02
+            )
+            return heard
+
+        heard = anyio.run(under_load)
+        assert len({tuple(round(value, 1) for value in each) for each in heard}) >= 2
+        assert unload_adapter(url, "hot", settings).done == "unloaded"
+        with pytest.raises(ConfigError, match="has no such one; there are loud"):
+            unload_adapter(url, "hot", settings)
+        for model in (base, hot):
+            anyio.run(model.aclose)
+
+    def test_an_adapter_that_would_kill_the_engine_is_not_sent(
+        self, command_line: Running, smollm2_folder: Path, adapter: Path, tmp_path: Path
+    ) -> None:
+        _, settings = command_line
+        name = str(smollm2_folder)
+        verdict = with_card(adapter, tmp_path / "verdict", name, scale=1.0, readout="verdict")
+        with pytest.raises(ConfigError, match=r"kill vLLM's engine .* shelfwise adapter merge"):
+            load_adapter(settings.urls[0], verdict, settings, base=name)
+        with pytest.raises(ConfigError, match=r"was tuned for .* and model\.name is other"):
+            load_adapter(
+                settings.urls[0],
+                with_card(adapter, tmp_path / "labels", name, scale=1.0),
+                settings,
+                base="other",
+            )
 
     def test_nothing_is_left_when_all_hang_and_the_command_is_killed(
         self, command_line: Running

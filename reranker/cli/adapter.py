@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 adapter = typer.Typer(help="Tuned adapters.", no_args_is_help=True, rich_markup_mode=None)
 
+UrlArgument = Annotated[str, typer.Argument(metavar="URL", help="Base URL of the server.")]
 NameArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder or name.")]
 
 
@@ -92,6 +93,34 @@ def evaluate(
     _show_measures(found)
 
 
+@adapter.command("curve")
+def curve(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of trainings.")],
+    picture: Annotated[Path | None, typer.Option("--svg", help="Draw the curves there.")] = None,
+    measure: Annotated[str, typer.Option(help="nDCG@1, nDCG@5 or nDCG@10.")] = "nDCG@10",
+    as_json: JsonOption = False,
+) -> None:
+    """Show how well trainings ranked their held-back lists, by the lists that they had seen."""
+    import json
+
+    from reranker.training.curves import draw, read_curve
+
+    curves = {run.resolve().name: read_curve(run, measure) for run in runs}
+    if picture is not None:
+        picture.write_text(draw(curves, measure), encoding="utf-8")
+    if as_json:
+        rows = {n: [p.model_dump() for p in points] for n, points in curves.items()}
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("Lists seen", *map(plain, curves), box=None, pad_edge=False)
+    for seen in sorted({point.seen for points in curves.values() for point in points}):
+        values = [{p.seen: f"{p.value:.3f}" for p in points} for points in curves.values()]
+        table.add_row(f"{seen:,}", *(value.get(seen, "") for value in values))
+    console.print(table)
+    if picture is not None:
+        console.print(plain(f"drawn in {picture}"), soft_wrap=True)
+
+
 @adapter.command("merge")
 def merge(
     name: NameArgument,
@@ -117,8 +146,60 @@ def merge(
     console.print(plain(f"next: shelfwise llm serve {out}"), style="dim", soft_wrap=True)
 
 
+@adapter.command("load")
+def load(
+    name: NameArgument,
+    url: UrlArgument,
+    called: Annotated[
+        str | None, typer.Option("--name", help="By which clients ask for it. [default: its own]")
+    ] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Load an adapter into a vLLM server that runs, in place of one of the same name.
+
+    The server must have been started with shelfwise llm serve --lora, on this machine or with the
+    adapter's folder under the same path. No request is lost.
+    """
+    from reranker.models.adapter import find_adapter
+    from reranker.models.vllm.adapters import load_adapter
+
+    settings = load_settings(config, None, sets)
+    done = load_adapter(
+        url, find_adapter(name), settings.server, base=settings.model.name, name=called
+    )
+    if as_json:
+        print_json(done)
+        return
+    console.print(plain(f"{done.identity} {done.done} at {done.url}"), soft_wrap=True)
+    ask = f"--set server.urls={done.url} --set server.adapter={done.name}"
+    console.print(plain(f"next: shelfwise search ... {ask}"), style="dim", soft_wrap=True)
+
+
+@adapter.command("unload")
+def unload(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As clients ask for it.")],
+    url: UrlArgument,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take an adapter out of a vLLM server that runs."""
+    from reranker.models.vllm.adapters import unload_adapter
+
+    settings = load_settings(config, None, sets)
+    done = unload_adapter(url, name, settings.server)
+    if as_json:
+        print_json(done)
+        return
+    console.print(plain(f"{done.name} unloaded at {done.url}"), soft_wrap=True)
+
+
 def _show_measures(found: "ServedMeasures") -> None:
     for name, value in found.measures.items():
         console.print(f"{name:8} {value:.4f}" if value <= 1 else f"{name:8} {value:.0f}")
     if found.instability is not None:
         console.print(f"instability {found.instability:.2f} ranks between two orders")
+    shown = " ".join(map(str, found.first_slots))
+    console.print(f"ranked first, by the slot in the prompt: {shown}", soft_wrap=True)

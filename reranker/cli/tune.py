@@ -51,6 +51,13 @@ def tune(
     start: Annotated[
         str | None, typer.Option("--from", help="Adapter to start from: a folder or a name.")
     ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published",
+            help="The store holds a published data set: keep no list of whom was learnt from.",
+        ),
+    ] = False,
     store: StoreOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -90,6 +97,7 @@ def tune(
             name=name,
             weights=weight or (),
             start=find_adapter(start) if start else None,
+            published=published,
             progress=report,
         )
     if as_json:

@@ -5,6 +5,7 @@ Importing this module loads torch and peft.
 
 import shutil
 from collections.abc import Iterable, Mapping
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,10 @@ def write_adapter(
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        network.wrapped.peft_config["default"].save_pretrained(str(fresh))
+        config = copy(network.wrapped.peft_config["default"])
+        # Not the folder that it lies in here.
+        config.base_model_name_or_path = facts["base"].name
+        config.save_pretrained(str(fresh))
         save_file(_halved(network), fresh / WEIGHTS_FILE, metadata={"format": "pt"})
         sha256 = file_sha256(fresh / WEIGHTS_FILE)
         card = AdapterCard(created=datetime.now(UTC), weights_sha256=sha256, **facts)

@@ -1,7 +1,9 @@
 """Measure a model as it is served: prompts, shuffles and readout of serving, on held-back lists."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 
 from reranker.ports import LanguageModel, Progress, no_progress
 from reranker.schema import Prompt, Readout, SlotScores, Value
@@ -15,12 +17,15 @@ class ServedMeasures(Value):
 
     Attributes:
         measures: nDCG at 1, 5 and 10, and the number of lists.
-        instability: mean absolute change of rank between two orders in which a list was shown;
-            None for a single one.
+        instability: mean absolute change of rank between orders in which a list was shown, all
+            pairs of them; None for a single one.
+        first_slots: how often the product in each slot of a prompt was ranked first; without a bias
+            all alike.
     """
 
     measures: dict[str, float]
     instability: float | None
+    first_slots: tuple[int, ...] = ()
 
 
 async def measure_served(
@@ -43,6 +48,7 @@ async def measure_served(
         progress: told of the lists judged.
     """
     rankings, changes = [], []
+    first: Counter[int] = Counter()
     for done, example in enumerate(examples, start=1):
         size = len(example.candidates)
         orders = [list(range(size)) for _ in range(shuffles)]
@@ -53,13 +59,17 @@ async def measure_served(
         rows = [_by_candidate(order, answer) for order, answer in zip(orders, answers, strict=True)]
         means = [sum(column) / shuffles for column in zip(*rows, strict=True)]
         rankings.append(by_score(means, example.grades))
-        if shuffles > 1:
-            first, second = _ranks(rows[0]), _ranks(rows[1])
-            moved = [abs(a - b) for a, b in zip(first, second, strict=True)]
+        first.update(max(range(size), key=answer.logprobs.__getitem__) for answer in answers)
+        for one, other in combinations(map(_ranks, rows), 2):
+            moved = [abs(a - b) for a, b in zip(one, other, strict=True)]
             changes.append(sum(moved) / size)
         progress(f"judging lists ({readout})", done, len(examples))
     instability = sum(changes) / len(changes) if changes else None
-    return ServedMeasures(measures=dict(summary(rankings)), instability=instability)
+    return ServedMeasures(
+        measures=dict(summary(rankings)),
+        instability=instability,
+        first_slots=tuple(first[slot] for slot in range(max(first) + 1)),
+    )
 
 
 def _by_candidate(order: Sequence[int], answer: SlotScores) -> list[float]:

@@ -45,6 +45,7 @@ def tune(
     weights: Sequence[float] = (),
     readout: Readout = "verdict",
     start: Path | None = None,
+    published: bool = False,
     progress: Progress = no_progress,
 ) -> AdapterCard:
     """Tune an adapter, or go on with a tuning that was stopped.
@@ -61,6 +62,8 @@ def tune(
         weights: of the sources, how many lists of each are seen; none: alike.
         readout: that the model is tuned for.
         start: adapter whose weights the training starts from; None starts from nothing.
+        published: the behaviour of the store is a published data set, whose shoppers nobody will
+            ask to be forgotten: the adapter keeps no list of their pseudonyms.
         progress: told what is being done.
 
     Returns:
@@ -72,6 +75,7 @@ def tune(
         ModelUnavailable: the model cannot be fetched or loaded.
     """
     run = _Run(settings, sources, folder, name=name, readout=readout, progress=progress)
+    run.published = published
     if start is not None:
         run.start_from(start)
     trainer = run.trainer(weights or [1.0] * len(sources))
@@ -184,6 +188,7 @@ class _Run:
         self._settings, self._folder, self._name = settings, folder, name
         self._readout = readout
         self._start = ""
+        self.published = False
         self.lists: list[Lists] = [
             source.lists(folder / "data" / str(number), settings, tokenizer, progress)
             for number, source in enumerate(sources)
@@ -247,8 +252,9 @@ class _Run:
             "validation": dict(measures),
             "training": {**training, "lists_seen": step * settings.training.batch},
         }
-        shoppers = [pseudonym for one in self.lists for pseudonym in one.pseudonyms]
-        keys = [one.key_fingerprint for one in self.lists if one.key_fingerprint]
+        kept = () if self.published else self.lists
+        shoppers = [pseudonym for one in kept for pseudonym in one.pseudonyms]
+        keys = [one.key_fingerprint for one in kept if one.key_fingerprint]
         data = DataCard(
             sources=tuple(one.card for one in self.lists),
             shoppers=SHOPPERS if shoppers else None,

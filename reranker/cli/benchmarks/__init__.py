@@ -6,6 +6,7 @@ from reranker.cli.benchmarks import (
     behaviour,
     estimators,
     faults,
+    injections,
     llm,
     parsers,
     search,
@@ -24,4 +25,5 @@ benchmark.command("faults")(faults.faults)
 benchmark.command("parsers")(parsers.parsers)
 benchmark.command("strategies")(strategies.strategies)
 benchmark.command("estimators")(estimators.estimators)
+benchmark.command("injections")(injections.injections)
 benchmark.command("training")(training.training)

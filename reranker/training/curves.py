@@ -1,0 +1,93 @@
+"""Learning curves: how well runs ranked their held-back lists, by the lists that they had seen."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from reranker.errors import DataError
+from reranker.schema import Value
+from reranker.training.record import RECORD_FILE, read_record
+
+_WIDTH, _HEIGHT, _PAD = 640, 360, 48
+_COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#bf8700", "#57606a")
+_GRID = 4
+
+
+class Point(Value):
+    """One validation.
+
+    Attributes:
+        seen: lists seen before it.
+        value: of the measure.
+        seconds: of computing until then.
+    """
+
+    seen: int
+    value: float
+    seconds: float
+
+
+def read_curve(run: Path, measure: str = "nDCG@10") -> tuple[Point, ...]:
+    """Return the validations of a run, the earliest first.
+
+    Args:
+        run: folder of the run.
+        measure: ``nDCG@1``, ``nDCG@5`` or ``nDCG@10``.
+
+    Raises:
+        DataError: it is no folder of a run, or has none with this measure.
+    """
+    lines = [line for line in read_record(run) if line["kind"] == "validation" and measure in line]
+    if not lines:
+        raise DataError(f"{run / RECORD_FILE}: there is no validation with {measure} in it")
+    return tuple(
+        Point(seen=int(line["seen"]), value=line[measure], seconds=line["seconds"])
+        for line in lines
+    )
+
+
+def draw(curves: Mapping[str, Sequence[Point]], measure: str) -> str:
+    """Return an SVG picture of curves by name, with a legend."""
+    points = [point for curve in curves.values() for point in curve]
+    most = max(point.seen for point in points) or 1
+    high = min(1.0, max(point.value for point in points) * 1.1)
+
+    def x(seen: float) -> float:
+        return _PAD + (_WIDTH - 2 * _PAD) * seen / most
+
+    def y(value: float) -> float:
+        return _HEIGHT - _PAD - (_HEIGHT - 2 * _PAD) * value / high
+
+    parts = []
+    for number in range(_GRID + 1):
+        value, seen = high * number / _GRID, most * number / _GRID
+        parts += [
+            f'<line x1="{_PAD}" x2="{_WIDTH - _PAD}" y1="{y(value):.1f}" y2="{y(value):.1f}" '
+            'stroke="#d0d7de"/>',
+            f'<text x="{_PAD - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>',
+            f'<text x="{x(seen):.1f}" y="{_HEIGHT - _PAD + 18}" text-anchor="middle">'
+            f"{seen:,.0f}</text>",
+        ]
+    for number, (name, curve) in enumerate(curves.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        path = " ".join(f"{x(point.seen):.1f},{y(point.value):.1f}" for point in curve)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [
+            f'<circle cx="{x(point.seen):.1f}" cy="{y(point.value):.1f}" r="3" fill="{colour}">'
+            f"<title>{escape(name)}, {point.seen:,} lists: {point.value:.3f}</title></circle>"
+            for point in curve
+        ]
+        height = _PAD + 8 + 18 * number
+        parts.append(
+            f'<text x="{_PAD + 12}" y="{height}" fill="{colour}" font-weight="bold">'
+            f"{escape(name)}</text>"
+        )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        'font-family="sans-serif" font-size="12" fill="#57606a" role="img">'
+        f"<title>{escape(measure)} on held-back lists</title>"
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>{"".join(parts)}'
+        f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 8}" text-anchor="middle">lists seen</text>'
+        f'<text transform="translate(14 {_HEIGHT / 2}) rotate(-90)" text-anchor="middle">'
+        f"{escape(measure)}</text></svg>\n"
+    )
