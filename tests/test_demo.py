@@ -53,7 +53,7 @@ def test_the_page_and_the_terminal_show_every_shopper(
     model: EmbeddedModel,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    settings = Settings.load(None, {"store.path": seed_store})
+    settings = Settings.load(None, {"store.path": seed_store, "model.adapter": "none"})
     report = run_scenario(SEED, settings, model, progress)
     show_scenario(report)
     shown = " ".join(capsys.readouterr().out.split())
