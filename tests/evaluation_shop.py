@@ -80,14 +80,8 @@ def make_shop(folder: Path, *, times: bool = True) -> ShopFiles:
 
 
 def request_of(shop: ShopFiles, folder: Path, *rankers: str, **more: Any) -> EvaluationRequest:
-    return EvaluationRequest(
-        products=shop.products,
-        cases=shop.cases,
-        histories=shop.histories,
-        rankers=rankers,
-        work=folder / "work",
-        **more,
-    )
+    files = {"products": shop.products, "cases": shop.cases, "histories": shop.histories}
+    return EvaluationRequest(rankers=rankers, work=folder / "work", **{**files, **more})
 
 
 def no_models(settings: Settings) -> Models:

@@ -46,7 +46,7 @@ def value(result: Evaluation, ranker: str, measure: str = "nDCG@10") -> float:
 def test_who_counts_beats_chance(result: Evaluation) -> None:
     assert value(result, "cooccurrence") > 0.95
     assert value(result, "random") < 0.65
-    assert value(result, "interest") > 0.9  # the profile names the category
+    assert value(result, "interest") > 0.9
     assert result.cases == result.shoppers == 60
     assert result.deciding == "nDCG@10"
     assert result.baseline == "random"
@@ -159,6 +159,42 @@ def test_cases_without_a_target_are_counted(shop: ShopFiles, tmp_path: Path) -> 
     assert result.values["nDCG@10"]["random"][:6] == (None,) * 6
 
 
+def test_without_a_file_of_purchases_the_cases_histories_are_learnt_from(
+    shop: ShopFiles, tmp_path: Path
+) -> None:
+    result = run(shop, tmp_path, "popularity", "cooccurrence", "interest", histories=None)
+    assert result.knowledge.own_histories
+    assert result.knowledge.purchases == 60 * 4
+    assert value(result, "cooccurrence") > 0.9
+    assert result.time_proof is not None
+    assert result.time_proof.proven
+    assert [each for each in result.warnings if each.startswith("neither --histories nor")]
+
+
+def test_of_a_shopper_with_several_cases_no_answer_is_learnt(tmp_path: Path) -> None:
+    """The later case's history holds the answer of the earlier one."""
+    shop = make_shop(tmp_path, times=False)
+    rows = [json.loads(line) for line in shop.cases.read_text().splitlines()]
+    later = [
+        row | {"case_id": f"later {n}", "history": [*row["history"], *row["targets"]]}
+        for n, row in enumerate(rows)
+    ]
+    other = shop._replace(cases=write_lines(tmp_path / "cases.jsonl", [*later, *rows]))
+    result = run(other, tmp_path, "own-history", histories=None)
+    assert result.knowledge.purchases == 60 * 4
+    assert result.knowledge.leaked == ()
+
+
+def test_where_nothing_is_known_of_purchases_it_is_said(shop: ShopFiles, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in shop.cases.read_text().splitlines()]
+    for row in rows:
+        del row["history"], row["history_at"]
+    other = shop._replace(cases=write_lines(tmp_path / "cases.jsonl", rows))
+    result = run(other, tmp_path, "random", "popularity", "cooccurrence", histories=None)
+    assert value(result, "popularity") == value(result, "random") == value(result, "cooccurrence")
+    assert [each for each in result.warnings if each.startswith("nothing is known of purchases")]
+
+
 def test_a_sample_lies_in_a_larger_one(shop: ShopFiles, tmp_path: Path) -> None:
     small, large = (run(shop, tmp_path, "random", limit=n).case_ids for n in (10, 30))
     assert len(small) == 10
@@ -183,7 +219,6 @@ def test_unusable_rows_are_refused_or_counted(shop: ShopFiles, tmp_path: Path) -
         (("random",), {"baseline": "popularity"}, "baseline 'popularity'"),
         (("random",), {"settings": Settings.load(None, {"evaluation.measures": "nDGC@10"})},
          "measure 'nDGC@10'"),
-        (("popularity",), {"histories": None}, "give --histories or --train"),
     ],
 )  # fmt: skip
 def test_a_wrong_choice_is_named(
@@ -215,6 +250,15 @@ def test_one_shopper_gives_figures_without_intervals(shop: ShopFiles, tmp_path: 
     assert result.rankers[0].measures[0].estimate is None
     assert "two" in str(result.rankers[0].measures[0].refused)
     assert result.comparisons == ()
+
+
+def test_an_interval_stays_within_what_the_measure_can_be(shop: ShopFiles, tmp_path: Path) -> None:
+    result = run(shop, tmp_path, "cooccurrence", limit=12)
+    ranker = result.rankers[0]
+    found = [each.estimate for each in ranker.measures]
+    found += [each.figure.estimate for each in ranker.segments]
+    assert all(0 <= each.low <= each.high <= 1 for each in found if each is not None)
+    assert any(each.high == 1 for each in found if each is not None and each.value < 1)
 
 
 def test_a_work_file_mends_its_torn_end(tmp_path: Path) -> None:

@@ -135,10 +135,29 @@ def test_own_history_comes_first_then_popularity(bench: Bench) -> None:
 
 
 def test_interest_reads_the_profile(bench: Bench) -> None:
-    ranked = rank(bench, "interest")
+    ranked = rank(bench, "interest-profile")
     assert ranked.interest
     assert set(ranked.product_ids[:2]) == {"mug2", "mug3"}
     assert all(0 <= score <= 1 for score in ranked.scores)
+
+
+def test_interest_is_learned_where_enough_is_known(bench: Bench) -> None:
+    """Whoever has a mug takes a lamp next: no rule over a profile says so."""
+    rng = np.random.default_rng(0)
+    rows = [
+        ShopperSequence(str(n), (f"mug{rng.integers(8)}", f"lamp{rng.integers(8)}"), (UNTIMED,) * 2)
+        for n in range(90)
+    ]
+    other = another(bench, bench.settings)
+    other.past = Past(Purchases.of(rows), bench.table)
+    case = Case(case_id="c", history=("mug3",), candidates=("mug1", "chair1", "lamp1", "chair2"))
+    learned = make_ranker("interest", other).rank(case)
+    assert learned.product_ids[0] == "lamp1"
+    assert learned.interest
+    assert make_ranker("interest-profile", other).rank(case).product_ids[0] == "mug1"
+    # Seven shoppers teach nothing: then it is the profile's rule.
+    few = make_ranker("interest", bench).rank(case)
+    assert few == make_ranker("interest-profile", bench).rank(case)
 
 
 def test_recall_by_words_meaning_and_history(bench: Bench) -> None:
@@ -226,10 +245,16 @@ def test_rankers_of_other_packages(bench: Bench, monkeypatch: pytest.MonkeyPatch
     assert rank(bench, "theirs").product_ids == rank(bench, "random").product_ids
 
 
-def test_an_unknown_ranker_and_one_without_its_file(bench: Bench) -> None:
+def test_an_unknown_ranker_is_named(bench: Bench) -> None:
     with pytest.raises(ConfigError, match="unknown; there are random"):
         make_ranker("best", bench)
+
+
+@pytest.mark.parametrize("name", ["popularity", "cooccurrence", "transitions", "interest"])
+def test_where_nothing_is_known_chance_decides(bench: Bench, name: str) -> None:
     without = another(bench, bench.settings)
-    without.past = None
-    with pytest.raises(ConfigError, match="ranker popularity: counts purchases"):
-        make_ranker("popularity", without)
+    without.past = Past(Purchases.of([]), bench.table)
+    case = Case(case_id="c", candidates=(*MUGS, *LAMPS))
+    assert rank(bench, "random").product_ids
+    expected = make_ranker("random", without).rank(case).product_ids
+    assert make_ranker(name, without).rank(case).product_ids == expected

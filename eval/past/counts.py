@@ -4,7 +4,6 @@ Counts are of distinct shoppers, so that one who buys a product weekly counts on
 purchase that two rows of a file tell of is one.
 """
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from eval.past.purchases import Purchases
 from eval.statistics.estimates import Floats, Integers
+from reranker.learned_interest import Choices
 from retrieval.product_table import ProductTable
 
 
@@ -34,6 +34,10 @@ class Past:
         self._sequence = purchases.sequence[known]
         self._user = purchases.user[known]
         self._row: Integers = rows[known]
+
+    def choices(self) -> Choices:
+        """Return the purchases in the form that the interest model learns from."""
+        return Choices(self._sequence, self._user, self._row, self._size)
 
     @cached_property
     def popularity(self) -> Floats:
@@ -98,10 +102,3 @@ class Past:
         if once:
             matrix.data[:] = 1.0
         return matrix
-
-
-def popularity_of(past: Past | None, table: ProductTable, ids: Sequence[str]) -> dict[str, float]:
-    """Return the popularity of some products by id; 0 without a past."""
-    rows = table.rows_of_ids(ids)
-    counts = np.zeros(len(ids)) if past is None else past.popularity[rows]
-    return dict(zip(ids, np.where(rows >= 0, counts, 0.0).tolist(), strict=True))

@@ -20,7 +20,7 @@ from eval.rankers.profiles import CaseProfiles
 from eval.rankers.ranked import Hashes, tie_breakers
 from eval.rankers.recall import Recall
 from eval.statistics.estimates import Integers
-from reranker.errors import ConfigError
+from reranker.learned_interest import InterestModel, learn
 from reranker.ports import LanguageModel, Progress, Tokenizer, no_progress
 from reranker.schema import Product
 from reranker.settings import Settings
@@ -30,6 +30,7 @@ from retrieval.product_table import ProductTable
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
+_TEXTS = ("title", "brand", "category")
 _NO_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -41,7 +42,7 @@ class Bench:
         table: all products.
         cases: those to be ranked, with what is known of their shoppers.
         everyone: all cases of the file, whose histories can be lent to others.
-        past: what is known of purchases; None without a file of them.
+        past: what is known of purchases, maybe nothing.
         settings: of recall, profile, model, ranking and blend.
         open_model: loads the language model.
         open_embedder: loads the embedding model.
@@ -55,7 +56,7 @@ class Bench:
     table: ProductTable
     cases: Sequence[Case]
     everyone: Sequence[Case]
-    past: Past | None
+    past: Past
     settings: Settings
     open_model: Callable[[], LanguageModel]
     open_embedder: Callable[[], Embedder]
@@ -113,20 +114,20 @@ class Bench:
         """All products, for rankers that look at each of them again and again."""
         return self.table.products(np.arange(len(self.table)))
 
+    @cached_property
+    def interest_model(self) -> InterestModel | None:
+        """The interest learned from the known past; None where too little is known."""
+        columns = [self.table.column(name).to_pylist() for name in _TEXTS]
+        texts = [" ".join(part or "" for part in parts) for parts in zip(*columns, strict=True)]
+        self.progress("learning interest", 0, 1)
+        model = learn(self.past.choices(), texts, seed=self.seed)
+        self.progress("learning interest", 1, 1)
+        return model
+
     @property
     def depth(self) -> int:
         """Number of products ranked where a case has no candidates of its own."""
         return self.settings.retrieval.candidates
-
-    def known_past(self, ranker: str) -> Past:
-        """Return the past, for a ranker that is nothing without it.
-
-        Raises:
-            ConfigError: no file of purchases was given.
-        """
-        if self.past is None:
-            raise ConfigError(f"ranker {ranker}: counts purchases; give --histories or --train")
-        return self.past
 
     def rows(self, case: Case) -> Integers:
         """Return the table's rows of what a case lets be ranked: its candidates, or everything."""

@@ -64,8 +64,7 @@ def as_given(bench: Bench) -> AsGiven:
 
 def popularity(bench: Bench) -> ScoringRanker:
     """Rank by the number of shoppers who bought a product."""
-    past = bench.known_past("popularity")
-    return ScoringRanker(bench, lambda _, rows: past.popularity[rows])
+    return ScoringRanker(bench, lambda _, rows: bench.past.popularity[rows])
 
 
 def cooccurrence(bench: Bench) -> ScoringRanker:
@@ -74,7 +73,7 @@ def cooccurrence(bench: Bench) -> ScoringRanker:
     Products that were never bought with any of these all score alike: among them popularity
     decides, as a share that never outweighs the smallest cosine.
     """
-    past, latest = bench.known_past("cooccurrence"), bench.settings.evaluation.history
+    past, latest = bench.past, bench.settings.evaluation.history
 
     def score(case: Case, rows: Integers) -> Floats:
         together = past.cooccurrence(bench.history_rows(case)[-latest:])[rows]
@@ -85,7 +84,7 @@ def cooccurrence(bench: Bench) -> ScoringRanker:
 
 def transitions(bench: Bench) -> ScoringRanker:
     """Rank by how many bought it right after the last of the history, then by co-occurrence."""
-    past, latest = bench.known_past("transitions"), bench.settings.evaluation.history
+    past, latest = bench.past, bench.settings.evaluation.history
 
     def score(case: Case, rows: Integers) -> Floats:
         history = bench.history_rows(case)
@@ -99,18 +98,33 @@ def transitions(bench: Bench) -> ScoringRanker:
 
 
 def own_history(bench: Bench) -> ScoringRanker:
-    """Rank by how often the shopper chose it, then by popularity where purchases are known."""
+    """Rank by how often the shopper chose it, then by popularity."""
 
     def score(case: Case, rows: Integers) -> Floats:
         counts = Counter(bench.history_rows(case).tolist())
         own = np.array([counts[row] for row in rows.tolist()], np.float64)
-        return own if bench.past is None else _then(own, bench.past.popularity[rows])
+        return _then(own, bench.past.popularity[rows])
 
     return ScoringRanker(bench, score)
 
 
 def interest(bench: Bench) -> ScoringRanker:
-    """Rank by the interest of the profile, 0 for a shopper without one."""
+    """Rank by the interest learned from the known purchases.
+
+    Where too few are known it is that of the profile's rule.
+    """
+    model = bench.interest_model
+    if model is None:
+        return interest_of_profile(bench)
+
+    def score(case: Case, rows: Integers) -> Floats:
+        return model.of(bench.history_rows(case), rows)
+
+    return ScoringRanker(bench, score, interest=True)
+
+
+def interest_of_profile(bench: Bench) -> ScoringRanker:
+    """Rank by the hand-set interest of the profile, 0 for a shopper without one."""
 
     def score(case: Case, rows: Integers) -> Floats:
         profile = bench.profiles.of(case)

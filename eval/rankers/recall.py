@@ -47,7 +47,7 @@ class Recall:
         work: Path,
         *,
         cases: Sequence[Case],
-        past: Past | None,
+        past: Past,
         latest: int,
         ties: Callable[[Case, Integers], Hashes],
         progress: Progress,
@@ -134,15 +134,14 @@ class Recall:
         ties = self._ties(case, np.arange(len(self._table), dtype=np.int64))
         lists: list[Sequence[int]] = []
         last = self._history(case)[-1:]
-        if len(last) and self._past is not None:
+        if len(last):
             lists.append(_top(self._past.transitions(int(last[0])), ties, depth))
         if len(last):
             near = self._index.similar(self._table.product_ids(last), k=depth, filters=_EVERYTHING)
             ids = [candidate.product.product_id for candidate in near]
             lists.append(self._table.rows_of_ids(ids).tolist())
         found = [row for row, _ in reciprocal_rank_fusion(lists, self._settings.rrf_k)]
-        if self._past is not None:
-            found += _top(self._past.popularity, ties, depth)
+        found += _top(self._past.popularity, ties, depth)
         return list(dict.fromkeys(found))
 
     def _history(self, case: Case) -> Integers:

@@ -38,7 +38,12 @@ _BUILT_IN: dict[str, RankerEntry] = {
     "recall": RankerEntry(
         similarity.recall, "recall as served: meaning and words of the query, or of the history"
     ),
-    "interest": RankerEntry(counting.interest, "the profile's interest, without a language model"),
+    "interest": RankerEntry(
+        counting.interest, "interest learned from purchases: counts, factors, words (logistic)"
+    ),
+    "interest-profile": RankerEntry(
+        counting.interest_of_profile, "the profile's interest as served: a hand-set rule"
+    ),
     "llm": RankerEntry(language_model.llm, "the language model alone, told of the shopper"),
     "llm-noprofile": RankerEntry(
         language_model.llm_without_profile, "the language model alone, told of nobody"

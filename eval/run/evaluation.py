@@ -270,7 +270,7 @@ class _Run:
         with WorkFile(folder, name, self._key, fresh=self._request.fresh) as work:
             return rank_cases(name, bench, cases, work, self._progress)
 
-    def _bench(self, cases: Sequence[Case], past: Past | None) -> Bench:
+    def _bench(self, cases: Sequence[Case], past: Past) -> Bench:
         return Bench(
             table=self._inputs.table,
             cases=cases,

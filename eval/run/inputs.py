@@ -12,6 +12,7 @@ from eval.cases.values import Case
 from eval.past.counts import Past
 from eval.past.guard import TimeGuard
 from eval.past.leaks import leaked_cases
+from eval.past.of_cases import purchases_of_cases
 from eval.past.purchases import UNTIMED, Purchases
 from eval.past.reading import read_purchases
 from eval.run.request import EvaluationRequest, KnowledgeReport
@@ -31,7 +32,8 @@ class Inputs:
         table: all products.
         case_file: with the account of its rows.
         cases: those to be ranked, as the file has them.
-        purchases: of histories and training; None without such a file.
+        purchases: of histories and training; without such a file those of the cases' histories.
+        own_histories: whether they are those of the cases' histories.
         guard: the cut.
         files: what was read.
         rejected_products: rows of the products file that could not be used.
@@ -40,7 +42,8 @@ class Inputs:
     table: ProductTable
     case_file: CaseFile
     cases: tuple[Case, ...]
-    purchases: Purchases | None
+    purchases: Purchases
+    own_histories: bool
     guard: TimeGuard
     files: tuple[InputFile, ...]
     rejected_products: int
@@ -49,10 +52,8 @@ class Inputs:
         """Return cases with what is known at the cut."""
         return tuple(self.guard.case(case) for case in cases)
 
-    def known_past(self, purchases: Purchases | None) -> Past | None:
+    def known_past(self, purchases: Purchases) -> Past:
         """Return the counts over what is known of some purchases at the cut."""
-        if purchases is None:
-            return None
         return Past(self.guard.purchases(purchases), self.table)
 
     def _of_unknown_time(self, known: Purchases) -> Purchases:
@@ -66,20 +67,19 @@ class Inputs:
         kept = self.known_cases(self.cases)
         cut = sum(len(a.history) < len(b.history) for a, b in zip(kept, self.cases, strict=True))
         untimed = sum(bool(case.history) and case.history_at is None for case in self.cases)
-        report = KnowledgeReport(guard=self.guard, shortened=cut, untimed_histories=untimed)
-        if self.purchases is None:
-            return report
         known = self.guard.purchases(self.purchases)
         past = Past(known, self.table)
-        return report.model_copy(
-            update={
-                "purchases": past.purchases,
-                "after_cut": len(self.purchases) - len(known),
-                "untimed": int(np.sum(known.at_us == UNTIMED)),
-                "unknown_products": past.unknown,
-                "shoppers": past.shoppers,
-                "leaked": leaked_cases(kept, self._of_unknown_time(known)),
-            }
+        return KnowledgeReport(
+            guard=self.guard,
+            own_histories=self.own_histories,
+            purchases=past.purchases,
+            after_cut=len(self.purchases) - len(known),
+            untimed=int(np.sum(known.at_us == UNTIMED)),
+            unknown_products=past.unknown,
+            shoppers=past.shoppers,
+            leaked=leaked_cases(kept, self._of_unknown_time(known)),
+            shortened=cut,
+            untimed_histories=untimed,
         )
 
 
@@ -108,7 +108,8 @@ def read_inputs(request: EvaluationRequest, settings: Settings, progress: Progre
         table=table,
         case_file=case_file,
         cases=cases,
-        purchases=Purchases.joined(parts) if parts else None,
+        purchases=Purchases.joined(parts) if parts else purchases_of_cases(case_file.cases),
+        own_histories=not parts,
         guard=guard,
         files=tuple(_described(request, table, case_file, parts)),
         rejected_products=rejected,

@@ -44,7 +44,7 @@ class EvaluationRequest(Value):
     cut: AwareDatetime | None = None
     max_rejected: Annotated[float, Field(ge=0, le=1)] = 0.0
     ablation_cases: Annotated[int, Field(ge=0)] = 100
-    proof_cases: Annotated[int, Field(ge=0)] = 0
+    proof_cases: Annotated[int, Field(ge=0)] = 10
     work: Path
     fresh: bool = False
 
@@ -53,6 +53,7 @@ class KnowledgeReport(Value):
     """What rankers could know, and until when.
 
     Attributes:
+        own_histories: whether purchases are those of the cases' histories, for want of a file.
         purchases: known before the cut.
         after_cut: purchases of the files that were cut off.
         untimed: purchases without a time, which cannot be cut and are taken as given.
@@ -64,6 +65,7 @@ class KnowledgeReport(Value):
     """
 
     guard: TimeGuard = TimeGuard()
+    own_histories: bool = False
     purchases: int = 0
     after_cut: int = 0
     untimed: int = 0

@@ -21,7 +21,7 @@ Segments = Mapping[str, Mapping[str, Sequence[int]]]
 """Group of segments to segment to the numbers of its cases."""
 
 
-def segments_of(cases: Sequence[Case], past: Past | None, table: ProductTable) -> Segments:
+def segments_of(cases: Sequence[Case], past: Past, table: ProductTable) -> Segments:
     """Divide cases by shopper, by whether the answer is a repeat, by query, and by the file.
 
     A group that does not divide the cases is left out. Head queries (and head products) are the
@@ -33,8 +33,7 @@ def segments_of(cases: Sequence[Case], past: Past | None, table: ProductTable) -
         for group, segment in _of_one(case):
             groups.setdefault(group, {}).setdefault(segment, []).append(number)
     groups["query"] = _by_query(cases)
-    if past is not None:
-        groups["product"] = _by_product(cases, past, table)
+    groups["product"] = _by_product(cases, past, table)
     filled = {
         group: {segment: rows for segment, rows in sorted(segments.items()) if rows}
         for group, segments in groups.items()

@@ -43,7 +43,7 @@ def shown_report(
     measured: Measured,
     ranker: str,
     groups: ProductGroups,
-    past: Past | None,
+    past: Past,
     table: ProductTable,
     k: int,
 ) -> ShownReport:
@@ -52,8 +52,8 @@ def shown_report(
     given = [case.candidates for case in measured.cases]
     absent: list[str] = []
     lift = diversity = None
-    if past is None:
-        absent.append("popularity lift: no histories or training purchases are given")
+    if not past.purchases:
+        absent.append("popularity lift: nothing is known of purchases")
     else:
         lift = _lift(measured, lists, past, table, k)
     reference: Sequence[Sequence[str]] = [ids for ids in given if ids is not None]

@@ -10,7 +10,7 @@ from eval.run.inputs import Inputs, sampled
 from eval.run.results import TimeProof
 from reranker.ports import Progress
 
-MakeBench = Callable[[Sequence[Case], Past | None], Bench]
+MakeBench = Callable[[Sequence[Case], Past], Bench]
 """Makes a bench for cases as they are known, and the past as it is known."""
 
 
@@ -26,15 +26,13 @@ def prove_time(
 
     Both go through the same guard: what differs is only what lies behind it.
     """
-    timed = inputs.purchases is not None or any(case.history_at for case in inputs.cases)
+    timed = not inputs.own_histories or any(case.history_at for case in inputs.cases)
     if inputs.guard.end is None or not timed:
         why = "no case has a time" if inputs.guard.end is None else "no purchase has a time"
         return TimeProof(applicable=False, said=f"{why}: there is nothing that could be cut off")
     cases = sampled(inputs.cases, count, seed)
     poisoned = tuple(poisoned_case(case, inputs.guard) for case in cases)
-    purchases, events = inputs.purchases, 0
-    if purchases is not None:
-        purchases, events = poisoned_purchases(purchases, cases, inputs.guard)
+    purchases, events = poisoned_purchases(inputs.purchases, cases, inputs.guard)
     changed = {}
     with (
         make_bench(inputs.known_cases(cases), inputs.known_past(inputs.purchases)) as clean,

@@ -33,7 +33,15 @@ def _of_time(result: Evaluation) -> Iterator[str]:
     proof = result.time_proof
     if proof is not None and proof.applicable and not proof.proven:
         yield f"time leaks: {proof.said}"
-    if knowledge.untimed:
+    if knowledge.own_histories and knowledge.purchases:
+        yield (
+            f"neither --histories nor --train is given: what counts or learns from purchases knows "
+            f"the {knowledge.purchases:,} in the cases' own histories only, of each shopper those "
+            "of one case"
+        )
+    elif not knowledge.purchases:
+        yield "nothing is known of purchases: rankers that count them rank by chance"
+    if knowledge.untimed and not knowledge.own_histories:
         yield (
             f"{knowledge.untimed:,} purchases carry no time: that they are from before the cases "
             "is the word of the file's author"
