@@ -111,6 +111,22 @@ def test_mistakes_end_with_a_message_and_a_code(
     assert "Traceback" not in ended.err
 
 
+def test_json_names_a_file_and_errors_stay_readable(run, shop: ShopFiles) -> None:
+    ended = run(*files_of(shop), "--rankers", "randon", "--json", "out.json")
+    assert ended.code == 2
+    assert ended.err.startswith("ConfigError: ranker 'randon': unknown")
+
+
+def test_figures_are_whole_in_a_narrow_terminal(
+    run, shop: ShopFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    ended = run(*files_of(shop), "--rankers", "random,cooccurrence", "--prove-time", 0)
+    for name in ("cooccurrence", "nDCG@10", "HitRate@10", "95 % of nDCG@10"):
+        assert name in ended.out
+    assert "…" not in ended.out
+
+
 def test_the_rankers_are_listed(run) -> None:
     listed = run("rankers")
     assert listed.code == 0

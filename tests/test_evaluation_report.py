@@ -143,3 +143,23 @@ def test_the_scatter_tells_better_from_worse() -> None:
     for kind in ("up", "down", "same"):
         assert len(re.findall(f'<circle class="{kind}"', html)) == 1
     assert "9 cases: popularity 3, llm 1" in html
+
+
+def test_of_long_lists_the_first_places_have_room() -> None:
+    changes = [
+        RankChange(baseline=1, focus=10, cases=1),
+        RankChange(baseline=100, focus=1, cases=1),
+    ]
+    html = str(scatter_plot(changes, "popularity", "llm"))
+    places = [tuple(map(float, each)) for each in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', html)]
+    assert places[0][0] == places[1][1] == 46.0
+    assert places[0][1] == pytest.approx((46 + 354) / 2)  # ten of a hundred: half the way
+    assert places[1][0] == 354.0
+    assert {">1<", ">10<", ">100<"} <= set(re.findall(r">\d+<", html))
+
+
+def test_cases_that_are_not_drawn_are_counted(result: Evaluation, tmp_path: Path) -> None:
+    assert "Not drawn" not in page_of(result, tmp_path)[1]
+    fewer = result.model_copy(update={"rank_changes": result.rank_changes[1:]})
+    left_out = result.rank_changes[0].cases
+    assert f"Not drawn: {left_out} cases whose answer" in page_of(fewer, tmp_path)[1]

@@ -5,6 +5,7 @@ screen; the two square plots scale as a whole.
 """
 
 from collections.abc import Sequence
+from math import log
 from typing import Literal, NamedTuple
 
 from markupsafe import Markup, escape
@@ -18,6 +19,7 @@ _MARGIN = 0.04
 _TICKS = 5
 _SIZE = 400
 _PAD = 46
+_LONG = 30
 
 
 class IntervalRow(NamedTuple):
@@ -97,13 +99,13 @@ def scatter_plot(changes: Sequence[RankChange], baseline: str, focus: str) -> Ma
         return Markup("")
     most = max(max(change.baseline, change.focus) for change in changes)
     largest = max(change.cases for change in changes)
-    radius = max(min(0.5 * (_SIZE - 2 * _PAD) / max(most, 2), 16.0), 3.0)
+    radius = max(min(0.5 * (_SIZE - 2 * _PAD) / max(most, 2), 16.0), 6.0)
     discs = []
     for change in changes:
         x, y = _place(change.baseline, most), _place(change.focus, most)
         better = "up" if change.focus < change.baseline else "down"
         kind = "same" if change.focus == change.baseline else better
-        size = max(radius * (change.cases / largest) ** 0.5, 1.2)
+        size = max(radius * (change.cases / largest) ** 0.5, 2.0)
         title = f"{change.cases} cases: {baseline} {change.baseline}, {focus} {change.focus}"
         discs.append(
             Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title>'
@@ -114,7 +116,7 @@ def scatter_plot(changes: Sequence[RankChange], baseline: str, focus: str) -> Ma
         _PAD, f"{far:.1f}"
     )
     label = f"Place of the answer by {baseline} and by {focus}"
-    marks = [(str(n), _place(n, most)) for n in sorted({1, (most + 1) // 2, most})]
+    marks = [(str(n), _place(n, most)) for n in _marked(most)]
     parts = [_frame(marks, marks, f"place by {baseline}", f"place by {focus}"), diagonal, *discs]
     return _square(label, Markup("").join(parts))
 
@@ -136,7 +138,8 @@ def curve_plot(points: Sequence[Estimate], label: str) -> Markup:
     ]  # fmt: skip
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in spots)
     line = Markup('<polyline class="curve" points="{}"/>').format(path)
-    across = [(str(n), _place(n, last)) for n in range(1, len(points) + 1)]
+    named = _marked(last) if last > _LONG else range(1, len(points) + 1)
+    across = [(str(n), _place(n, last)) for n in named]
     up = [(f"{value:.1f}", _height(value, high)) for value in (0.0, 0.5, 1.0)]
     frame = _frame(across, up, "place", "examination, first place = 1")
     return _square(label, Markup("").join([frame, line, *whiskers]))
@@ -226,7 +229,17 @@ def _square(label: str, inside: Markup) -> Markup:
 
 
 def _place(place: int, last: int) -> float:
-    return _PAD + (_SIZE - 2 * _PAD) * (place - 1) / max(last - 1, 1)
+    """Return where a place lies; of long lists in logarithms, for the first places matter most."""
+    far = log(place) / log(last) if last > _LONG else (place - 1) / max(last - 1, 1)
+    return _PAD + (_SIZE - 2 * _PAD) * far
+
+
+def _marked(last: int) -> list[int]:
+    """Return the places that an axis names."""
+    if last <= _LONG:
+        return sorted({1, (last + 1) // 2, last})
+    tens = [10**power for power in range(len(str(last)))]
+    return [*(ten for ten in tens if ten < 0.7 * last), last]
 
 
 def _height(value: float, high: float) -> float:

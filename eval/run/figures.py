@@ -12,9 +12,18 @@ from eval.measures.scores import ScoreMeasures, measure_scores
 from eval.run.results import Figure, ModelReport
 from eval.run.work_file import RankedCase
 from eval.statistics.comparison import bootstrap
-from eval.statistics.estimates import Floats, Integers, RefusedEstimate, codes, mean
+from eval.statistics.estimates import (
+    Estimate,
+    Floats,
+    Integers,
+    RefusedEstimate,
+    codes,
+    mean,
+)
 from reranker.errors import DataError
 from reranker.settings import EvaluationSettings
+
+_SHARES = frozenset({"nDCG", "RR", "P", "R", "AP", "Success", "HitRate"})
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,16 @@ def figure(
             )
     except RefusedEstimate as refused:
         return plain.model_copy(update={"refused": str(refused)})
-    return plain.model_copy(update={"estimate": estimate})
+    return plain.model_copy(update={"estimate": _possible(estimate)})
+
+
+def _possible(estimate: Estimate) -> Estimate:
+    """Cut an interval to what the measure can be: symmetric ones of few shoppers reach beyond."""
+    base = estimate.measure.partition("@")[0].partition("(")[0]
+    if base not in _SHARES:
+        return estimate
+    bounds = {"low": max(estimate.low, 0.0), "high": min(estimate.high, 1.0)}
+    return estimate.model_copy(update=bounds)
 
 
 def interest_measures(measured: Measured, ranker: str) -> ScoreMeasures | None:

@@ -63,12 +63,19 @@ app.add_typer(evaluate.evaluate, name="evaluate")
 app.add_typer(benchmark, name="benchmark")
 
 
+def _wants_json(words: list[str]) -> bool:
+    """Tell whether the caller reads JSON: of `evaluate` itself --json names a file."""
+    place = words.index("--json") if "--json" in words else len(words)
+    of_a_file = words[:1] == ["evaluate"] and words[1:2] not in (["check"], ["convert"])
+    return place < len(words) and not of_a_file
+
+
 def main() -> None:
     """Run the command line and turn Shelfwise's errors into a message and an exit code."""
     try:
         app()
     except ShelfwiseError as error:
-        if "--json" in sys.argv:
+        if _wants_json(sys.argv[1:]):
             body = {"error": type(error).__name__, "message": str(error)}
             typer.echo(json.dumps({"error": body}, ensure_ascii=False), err=True)
         else:

@@ -95,8 +95,10 @@ def run(
     cut: CutOption = None,
     prove_time: Annotated[
         int,
-        typer.Option("--prove-time", metavar="N", min=0, help="Rank N cases again with poison."),
-    ] = 0,
+        typer.Option(
+            "--prove-time", metavar="N", min=0, help="Cases to rank again with poison; 0: none."
+        ),
+    ] = 10,
     ablation_cases: Annotated[
         int, typer.Option("--ablation-cases", min=0, help="Cases for ablations; 0: none.")
     ] = 100,

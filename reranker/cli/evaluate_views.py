@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.table import Table
 
 from reranker.cli.output import console, plain
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from eval.run import Evaluation
 
 _SHOWN_DEFECTS = 50
+_WIDE = 140
 
 
 def show_defects(report: "CaseFile") -> None:
@@ -34,7 +36,10 @@ def show_evaluation(result: "Evaluation") -> None:
 
     names = [figure.measure for figure in result.rankers[0].measures]
     interval = f"95 % of {result.deciding}"
-    table = Table("Ranker", *names, interval, "ms", "fallback", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    # Whole names and figures, however narrow the terminal: it may break a line, no number.
+    for title in ("Ranker", *names, interval, "ms", "fallback"):
+        table.add_column(title, no_wrap=True)
     for ranker in result.rankers:
         values = ["-" if each.value is None else f"{each.value:.4f}" for each in ranker.measures]
         found = ranker.measured(result.deciding).estimate
@@ -42,7 +47,7 @@ def show_evaluation(result: "Evaluation") -> None:
         fallback = "" if ranker.model is None else f"{ranker.model.fallback_rate:.1%}"
         milliseconds = f"{ranker.median_ms:.1f}"
         table.add_row(plain(ranker.name), *values, spread, milliseconds, fallback)
-    console.print(table)
+    Console(width=max(console.width, _WIDE), highlight=False).print(table)
     for each in result.ablations:
         if each.comparison is not None:
             apart = each.comparison.difference
@@ -51,9 +56,29 @@ def show_evaluation(result: "Evaluation") -> None:
                 f"({apart.low:+.4f} to {apart.high:+.4f}), {each.cases} cases",
                 markup=False,
             )
+    _show_logged(result)
     if result.time_proof is not None:
         console.print(plain(result.time_proof.said), soft_wrap=True)
     for warning in result.warnings:
         console.print(plain(f"! {warning}"), style="yellow", soft_wrap=True)
     for sentence in in_short(result):
         console.print(plain(sentence), soft_wrap=True)
+
+
+def _show_logged(result: "Evaluation") -> None:
+    """Print what the log says of the rankers, with the support that it rests on."""
+    if result.logged is None:
+        return
+    for curve in result.logged.curves:
+        places = ", ".join(f"{place.value:.2f}" for place in curve.examination)
+        console.print(plain(f"position bias by {curve.method}: {places}"), soft_wrap=True)
+    for row in result.logged.policies:
+        if row.value is None:
+            said = f"refused: {row.refused}"
+        else:
+            found = row.value.estimate
+            said = (
+                f"{found.value:.4f} ({found.low:.4f} to {found.high:.4f}) clicks a list, "
+                f"support {row.value.support:.2f}, effective lists {found.effective_n:.0f}"
+            )
+        console.print(plain(f"{row.ranker} by {row.estimator}: {said}"), soft_wrap=True)
