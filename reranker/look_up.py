@@ -9,10 +9,19 @@ words alone, and nothing about the shopper.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Condition
+from types import TracebackType
 
 from reranker.deadlines import Deadline
 from reranker.ports import CandidateIndex, ProfileStore, Recommender
-from reranker.schema import Candidate, Filters, Language, SearchRequest, UserProfile
+from reranker.schema import (
+    Candidate,
+    Filters,
+    Language,
+    Product,
+    SearchRequest,
+    UserProfile,
+)
 from reranker.settings import RetrievalSettings
 from reranker.workers import TooLate, in_turn, in_worker
 
@@ -61,6 +70,7 @@ class LookUp:
         self._profiles = profiles
         self._language = language
         self._settings = settings
+        self._under_way = _UnderWay()
 
     @property
     def behind(self) -> str | None:
@@ -92,7 +102,8 @@ class LookUp:
         started, given_up_at, profile = time.monotonic(), None, None
         try:
             if self._profiles is not None and request.user_id is not None:
-                profile = await in_turn(self._profile, request, **_limits(deadline, reserve))
+                limits = _limits(deadline, reserve)
+                profile = await in_turn(self._profile_alone, request, **limits)
         except TooLate:
             given_up_at = time.monotonic()
         return Found(
@@ -106,8 +117,16 @@ class LookUp:
     def now(self, request: SearchRequest) -> Found:
         """Find the profile and the candidates in this thread.
 
-        A search by a query goes on beside the profile.
+        A search by a query goes on beside the profile and what follows from that.
         """
+        with self._under_way:
+            return self._everything(request)
+
+    def close(self) -> None:
+        """Wait for the end of what nobody waits for any more, so that the store can be closed."""
+        self._under_way.wait_for_end()
+
+    def _everything(self, request: SearchRequest) -> Found:
         started = time.monotonic()
         depth = self._depth(request)
         begun = None
@@ -120,24 +139,14 @@ class LookUp:
                 profile, request.at, k=depth, filters=request.filters
             )
         else:
-            candidates = begun()
-            if profile is not None:
-                candidates = self._with_history(request.query, request.filters, profile, candidates)
+            own = self._own(request.query, request.filters, profile)
+            candidates = self._with_own(own, begun())
         recall_ms = _since(started) - profile_ms
         return Found(profile, candidates, profile_ms=profile_ms, recall_ms=recall_ms)
 
     def _briefly(self, request: SearchRequest, given_up_at: float) -> Found:
-        depth = self._depth(request)
-        if request.query is None:
-            candidates = self._recommender.recommend(
-                None, request.at, k=depth, filters=request.filters
-            )
-        else:
-            candidates = self._index.by_words(request.query, k=depth, filters=request.filters)
-            # Late is better than nothing: these words are in no product.
-            candidates = candidates or self._index.search(
-                request.query, k=depth, filters=request.filters
-            )
+        with self._under_way:
+            candidates = self._by_words(request)
         return Found(
             None,
             candidates,
@@ -146,37 +155,80 @@ class LookUp:
             given_up_at=given_up_at,
         )
 
+    def _by_words(self, request: SearchRequest) -> tuple[Candidate, ...]:
+        depth = self._depth(request)
+        if request.query is None:
+            return self._recommender.recommend(None, request.at, k=depth, filters=request.filters)
+        found = self._index.by_words(request.query, k=depth, filters=request.filters)
+        # Late is better than nothing: these words are in no product.
+        return found or self._index.search(request.query, k=depth, filters=request.filters)
+
     def _depth(self, request: SearchRequest) -> int:
         return max(self._settings.candidates, request.k)
+
+    def _profile_alone(self, request: SearchRequest) -> UserProfile | None:
+        with self._under_way:
+            return self._profile(request)
 
     def _profile(self, request: SearchRequest) -> UserProfile | None:
         if self._profiles is None or request.user_id is None:
             return None
         return self._profiles.profile(request.user_id, request.at, self._language(request))
 
-    def _with_history(
-        self,
-        query: str,
-        filters: Filters,
-        profile: UserProfile,
-        candidates: tuple[Candidate, ...],
+    def _own(
+        self, query: str, filters: Filters, profile: UserProfile | None
+    ) -> tuple[Product, ...]:
+        """Return the shopper's own products that hold every word of a query."""
+        if profile is None:
+            return ()
+        touched = [item.product_id for item in profile.repeat_purchases]
+        touched += [item.product_id for item in profile.recent_items]
+        return self._index.matching(query, list(dict.fromkeys(touched)), filters=filters)
+
+    def _with_own(
+        self, own: Sequence[Product], candidates: tuple[Candidate, ...]
     ) -> tuple[Candidate, ...]:
         """Let the shopper's own products that match the query take the last places of recall.
 
         The number of candidates stays what it is if recall was cut; what recall found of them
         keeps its place. At most a fifth of the places is given away.
         """
-        touched = [item.product_id for item in profile.repeat_purchases]
-        touched += [item.product_id for item in profile.recent_items]
         found = {candidate.product.product_id for candidate in candidates}
-        own = [product_id for product_id in dict.fromkeys(touched) if product_id not in found]
         depth = max(self._settings.candidates, len(candidates))
-        products = self._index.matching(query, own, filters=filters)[: max(depth // 5, 1)]
+        missing = [product for product in own if product.product_id not in found]
+        products = missing[: max(depth // 5, 1)]
         kept = candidates[: depth - len(products)]
         return kept + tuple(
             Candidate(product=product, recall_rank=rank, recall_score=0.0, from_history=True)
             for rank, product in enumerate(products, start=len(kept) + 1)
         )
+
+
+class _UnderWay:
+    """Counts who is inside, over all threads."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._count = 0
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def wait_for_end(self) -> None:
+        """Wait until nobody is inside."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._count)
 
 
 def _limits(deadline: Deadline, reserve: float) -> dict[str, float]:

@@ -222,6 +222,7 @@ class Reranker:
         """Let go of the store, the thread behind the synchronous methods, and an own model."""
         if self._owns_model:
             self._blocking().call(self._ranker.model.aclose)
+        self._look_up.close()
         with self._lock:
             self._portal = None
             self._resources.close()

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 
 import anyio
 import pytest
@@ -95,21 +95,25 @@ def test_the_callers_own_candidates_are_all_kept(shelf: Reranker) -> None:
     assert stranger.outcome == "model", "there is nothing to look up, so there is no wait"
 
 
-def test_a_look_up_that_does_not_end_is_left_behind(
-    shelf: Reranker, monkeypatch: pytest.MonkeyPatch
+def test_a_look_up_that_does_not_end_is_left_behind_and_closing_waits_for_it(
+    settings: Settings, model: EmbeddedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = Event()
+    release, ended = Event(), Event()
     real: Callable[..., object] = DuckDBProfileStore.profile
 
     def slow(store: ProfileStore, *asked: object) -> object:
         release.wait(20)
-        return real(store, *asked)
+        try:
+            return real(store, *asked)
+        finally:
+            ended.set()
 
-    monkeypatch.setattr(DuckDBProfileStore, "profile", slow)
-    started = time.monotonic()
-    result = shelf.search(DRAWING.model_copy(update={"deadline_ms": 500}))
-    assert time.monotonic() - started < 10
-    release.set()
+    with build(settings, model=model) as shelf:
+        monkeypatch.setattr(DuckDBProfileStore, "profile", slow)
+        result = shelf.search(DRAWING.model_copy(update={"deadline_ms": 500}))
+        assert not ended.is_set()
+        Timer(0.2, release.set).start()
+    assert ended.is_set()
     assert _codes(result) == ["look_up_cut"]
     assert _ids(result)[0] == "tablet"
 
