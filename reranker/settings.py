@@ -52,6 +52,12 @@ class StoreSettings(Section):
     """Where the shop's data lies."""
 
     path: Path = Field(Path("shelfwise-data"), description="folder of catalogue, index, behaviour")
+    snapshot: Path | None = Field(
+        None,
+        description="folder of Parquet files that searches, profiles and labels read behaviour "
+        "from, so that imports need not stop them; commands that change behaviour write it anew, "
+        "and so does 'shelfwise behaviour snapshot'. None: the behaviour file",
+    )
 
 
 class RetrievalSettings(Section):

@@ -1,7 +1,7 @@
 """Put the concrete parts together: the only module that knows them all."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from reranker.pipeline import Reranker
 from reranker.ports import LanguageModel, Progress, Tokenizer, no_progress
 from reranker.settings import Purpose, Settings
 from retrieval import labels
-from retrieval.behaviour import FILE_NAME, BehaviourStore
+from retrieval.behaviour import FILE_NAME, BehaviourSnapshot, BehaviourStore
 from retrieval.behaviour.checks import products_of
 from retrieval.behaviour.importing import ImportReport as EventReport
 from retrieval.behaviour.quarantine import QuarantinedRow
+from retrieval.behaviour.snapshot import CURRENT, Snapshot, write_snapshot
 from retrieval.catalogue import ImportReport as ProductReport
 from retrieval.catalogue import import_catalogue
 from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder
@@ -190,7 +191,7 @@ def import_events(
     products = None
     if catalogue.exists():
         products = products_of(ProductTable.open(catalogue), cleaning.product_date)
-    with open_behaviour(settings) as behaviour:
+    with change_behaviour(settings, progress=progress) as behaviour:
         return behaviour.import_events(
             files,
             reading=reading,
@@ -204,12 +205,61 @@ def import_events(
 def open_behaviour(settings: Settings, *, read_only: bool = False) -> BehaviourStore:
     """Open the behaviour of the store, with the key and the consent that the settings say.
 
+    Args:
+        settings: of the store and privacy.
+        read_only: read the snapshot, if the settings name one.
+
     Raises:
         ConfigError: the key of the pseudonyms cannot be read.
         DataError: the file is in use elsewhere, corrupt, or of another schema version or key.
     """
-    path = settings.store.path
-    return BehaviourStore(path, read_only=read_only, privacy=settings.privacy)
+    snapshot = settings.store.snapshot
+    if read_only and snapshot is not None:
+        return BehaviourSnapshot(snapshot, privacy=settings.privacy)
+    return BehaviourStore(settings.store.path, read_only=read_only, privacy=settings.privacy)
+
+
+@contextmanager
+def change_behaviour(
+    settings: Settings, *, progress: Progress = no_progress
+) -> Iterator[BehaviourStore]:
+    """Open the behaviour for writing; afterwards the snapshot, if there is one, is written anew.
+
+    Raises:
+        ConfigError: the key of the pseudonyms cannot be read.
+        DataError: the file is in use elsewhere, corrupt, or of another schema version or key; or
+            the snapshot cannot be written.
+    """
+    with open_behaviour(settings) as behaviour:
+        yield behaviour
+        if settings.store.snapshot is not None:
+            write_snapshot(behaviour, settings.store.snapshot, progress=progress)
+
+
+def snapshot_behaviour(settings: Settings, *, progress: Progress = no_progress) -> Snapshot:
+    """Write the snapshot that the settings name.
+
+    Raises:
+        ConfigError: they name none.
+        DataError: there is no behaviour, or the snapshot cannot be written.
+    """
+    target = settings.store.snapshot
+    if target is None:
+        raise ConfigError("set store.snapshot to a folder of its own for the snapshot")
+    _needs(settings.store.path / FILE_NAME, settings)
+    with BehaviourStore(settings.store.path, read_only=True, privacy=settings.privacy) as behaviour:
+        return write_snapshot(behaviour, target, progress=progress)
+
+
+def _needs(file: Path, settings: Settings) -> None:
+    if not file.exists():
+        remedy = "run shelfwise behaviour import"
+        raise DataError(f"{settings.store.path} holds no behaviour: {remedy}")
+
+
+def _behaviour_file(settings: Settings) -> Path:
+    snapshot = settings.store.snapshot
+    return settings.store.path / FILE_NAME if snapshot is None else snapshot / CURRENT
 
 
 def rejected_events(settings: Settings, limit: int | None = None) -> tuple[QuarantinedRow, ...]:
@@ -237,7 +287,7 @@ def open_profiles(
         tokenizer: of the model that will read the profile; None loads that of the settings' model.
         progress: is told of a download.
     """
-    if not (settings.store.path / FILE_NAME).exists():
+    if not _behaviour_file(settings).exists():
         return None
     if table is None:
         file = catalogue_file(settings)
@@ -262,9 +312,7 @@ def build_labels(
     Raises:
         DataError: the store holds no behaviour.
     """
-    if not (settings.store.path / FILE_NAME).exists():
-        remedy = "run shelfwise behaviour import"
-        raise DataError(f"{settings.store.path} holds no behaviour: {remedy}")
+    _needs(_behaviour_file(settings), settings)
     with open_behaviour(settings, read_only=True) as behaviour:
         return labels.build_labels(
             behaviour,

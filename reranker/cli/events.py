@@ -1,4 +1,4 @@
-"""`shelfwise behaviour import` and `shelfwise behaviour rejected`."""
+"""`shelfwise behaviour`: import, snapshot, rejected."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +28,13 @@ _SHOWN_REJECTIONS = 10
 
 @behaviour.command("import")
 def import_behaviour(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, folders or globs.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Files, folders, globs, or tables: postgresql://USER@HOST/DATABASE#SCHEMA.TABLE.",
+        ),
+    ],
     mapping: MapOption = None,
     format_: Annotated[
         str | None,
@@ -75,6 +81,24 @@ def import_behaviour(
         print_json(result)
         return
     _show_report(result)
+
+
+@behaviour.command("snapshot")
+def snapshot(
+    store: StoreOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write all behaviour as Parquet to the folder of the setting store.snapshot, for readers."""
+    from reranker.wiring import snapshot_behaviour
+
+    with progress_bars() as report:
+        done = snapshot_behaviour(load_settings(config, store, sets), progress=report)
+    if as_json:
+        print_json(done)
+    else:
+        console.print(plain(f"{done.events} events: {done.folder}"), soft_wrap=True)
 
 
 @behaviour.command("rejected")

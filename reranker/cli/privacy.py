@@ -68,7 +68,7 @@ def consent(
 
     A change also holds for the browsers that nobody else has signed in from.
     """
-    from reranker.wiring import open_behaviour
+    from reranker.wiring import change_behaviour, open_behaviour
     from retrieval.privacy.erasure import everyone_of
     from retrieval.privacy.withdrawal import remove_unwanted_profiles
 
@@ -76,12 +76,13 @@ def consent(
     said = [*((word, True) for word in grant or []), *((word, False) for word in revoke or [])]
     answers = [(_purpose(word), granted) for word, granted in said]
     folder = _needs_store(settings)
-    with open_behaviour(settings, read_only=not answers) as behaviour:
-        for shopper in everyone_of(behaviour, user) if answers else ():
-            for purpose, granted in answers:
-                behaviour.set_consent(str(shopper), purpose, granted=granted)
-        if answers:
+    if answers:
+        with change_behaviour(settings) as behaviour:
+            for shopper in everyone_of(behaviour, user):
+                for purpose, granted in answers:
+                    behaviour.set_consent(str(shopper), purpose, granted=granted)
             remove_unwanted_profiles(behaviour, folder)
+    with open_behaviour(settings, read_only=True) as behaviour:
         found = behaviour.consent(user)
     _show_consent(found, as_json=as_json)
 
@@ -96,11 +97,11 @@ def import_consent(
     as_json: JsonOption = False,
 ) -> None:
     """Import what shoppers agree to: user_id, purpose and, where some refuse, granted."""
-    from reranker.wiring import open_behaviour
+    from reranker.wiring import change_behaviour
     from retrieval.privacy.withdrawal import remove_unwanted_profiles
 
     settings = load_settings(config, store, sets)
-    with open_behaviour(settings) as behaviour:
+    with change_behaviour(settings) as behaviour:
         report = behaviour.import_consent(files, mapping=pairs(mapping, "--map"))
         remove_unwanted_profiles(behaviour, settings.store.path)
     if as_json:
@@ -119,12 +120,12 @@ def forget(
     as_json: JsonOption = False,
 ) -> None:
     """Remove every trace of a shopper from the store, and list the models that learnt of them."""
-    from reranker.wiring import open_behaviour
+    from reranker.wiring import change_behaviour
     from retrieval.privacy.erasure import forget as forget_shopper
 
     settings = load_settings(config, store, sets)
     folder = _needs_store(settings)
-    with open_behaviour(settings) as behaviour, progress_bars() as report:
+    with progress_bars() as report, change_behaviour(settings, progress=report) as behaviour:
         done = forget_shopper(behaviour, folder, user, models=models or (), progress=report)
     if as_json:
         print_json(done)
@@ -170,7 +171,7 @@ def retain(
     as_json: JsonOption = False,
 ) -> None:
     """Delete older events for good."""
-    from reranker.wiring import open_behaviour
+    from reranker.wiring import change_behaviour
     from retrieval.privacy.retention import retain as retain_events
 
     settings = load_settings(config, store, sets)
@@ -178,7 +179,7 @@ def retain(
     if limit is None:
         raise ConfigError("say --days N, or set privacy.retain_days")
     folder = _needs_store(settings)
-    with open_behaviour(settings) as behaviour, progress_bars() as report:
+    with progress_bars() as report, change_behaviour(settings, progress=report) as behaviour:
         done = retain_events(behaviour, folder, limit, progress=report)
     if as_json:
         print_json(done)
@@ -197,12 +198,12 @@ def rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Replace every pseudonym by one of a new key."""
-    from reranker.wiring import open_behaviour
+    from reranker.wiring import change_behaviour
     from retrieval.privacy.rotation import rotate as rotate_key
 
     settings = load_settings(config, store, sets)
     folder = _needs_store(settings)
-    with open_behaviour(settings) as behaviour, progress_bars() as report:
+    with progress_bars() as report, change_behaviour(settings, progress=report) as behaviour:
         done = rotate_key(behaviour, folder, settings.privacy, progress=report)
     if as_json:
         print_json(done)

@@ -2,6 +2,7 @@
 
 from retrieval.behaviour.histories import PastEvent
 from retrieval.behaviour.opening import FILE_NAME
+from retrieval.behaviour.snapshot import BehaviourSnapshot
 from retrieval.behaviour.store import BehaviourStore
 
-__all__ = ["FILE_NAME", "BehaviourStore", "PastEvent"]
+__all__ = ["FILE_NAME", "BehaviourSnapshot", "BehaviourStore", "PastEvent"]

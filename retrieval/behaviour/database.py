@@ -48,16 +48,25 @@ class BehaviourFile:
         self._open()
 
     def _open(self) -> None:
-        read_only = self._refuses_writes and not self._absent
-        self._connection = connect(self._path, read_only=read_only, absent=self._absent)
+        self._connection = self._connected()
         try:
-            privacy, path = self._privacy, self._path
-            if self._absent:  # an empty store in memory: nobody is in it, whatever the key
-                privacy = PrivacySettings(key=_NOBODYS_KEY)
-            self._pseudonyms = check_schema(self._connection, path, privacy, read_only=read_only)
+            self._pseudonyms = self._pseudonyms_of(self._connection)
         except BaseException:
             self.close()
             raise
+
+    def _connected(self) -> duckdb.DuckDBPyConnection:
+        return connect(self._path, read_only=self._reads_file, absent=self._absent)
+
+    def _pseudonyms_of(self, connection: duckdb.DuckDBPyConnection) -> Pseudonyms:
+        privacy = self._privacy
+        if self._absent:  # an empty store in memory: nobody is in it, whatever the key
+            privacy = PrivacySettings(key=_NOBODYS_KEY)
+        return check_schema(connection, self._path, privacy, read_only=self._reads_file)
+
+    @property
+    def _reads_file(self) -> bool:
+        return self._refuses_writes and not self._absent
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from retrieval.behaviour.pseudonyms import Pseudonyms
 from retrieval.behaviour.schema import SCHEMA_VERSION, store_ddl
 
 FILE_NAME = "behaviour.duckdb"
-_MEMORY_LIMIT = "1200MB"
+MEMORY_LIMIT = "1200MB"
 
 
 def connect(path: Path, *, read_only: bool, absent: bool = False) -> duckdb.DuckDBPyConnection:
@@ -26,7 +26,7 @@ def connect(path: Path, *, read_only: bool, absent: bool = False) -> duckdb.Duck
         DataError: the file is in use elsewhere, or corrupt.
     """
     config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": _MEMORY_LIMIT,
+        "memory_limit": MEMORY_LIMIT,
         "temp_directory": str(temp_folder(path)),
     }
     if read_only:
@@ -68,6 +68,18 @@ def check_schema(
         return pseudonyms
     if not {"meta", "event"} <= tables:
         raise DataError(f"{path}: not a behaviour store; choose another store folder")
+    return checked_pseudonyms(connection, path, privacy)
+
+
+def checked_pseudonyms(
+    connection: duckdb.DuckDBPyConnection, path: Path, privacy: PrivacySettings
+) -> Pseudonyms:
+    """Return the pseudonyms of a store whose tables are there.
+
+    Raises:
+        ConfigError: the key of the pseudonyms cannot be read.
+        DataError: it is of another schema version or key.
+    """
     (version,) = connection.execute("SELECT schema_version FROM meta").fetchall()[0]
     if version != SCHEMA_VERSION:
         raise DataError(

@@ -34,6 +34,11 @@ PSEUDONYM = "'pseudonym:' || replace(shopper::VARCHAR, '-', '')"
 SORTED_BY = {"event": 'shopper, "at"', "quarantine": "file, row"}
 
 
+_KINDS = ", ".join(literal(kind) for kind in EventKind)
+KINDS_DDL = f"CREATE TYPE event_kind AS ENUM ({_KINDS});"
+"""The kinds of events; later ones are stronger deeds."""
+
+
 def store_ddl(fingerprint: str, schema: str = "main") -> str:
     """Return the statements that make an empty store.
 
@@ -41,12 +46,11 @@ def store_ddl(fingerprint: str, schema: str = "main") -> str:
         fingerprint: of the key behind its pseudonyms; hexadecimal.
         schema: where to make it.
     """
-    kinds = ", ".join(literal(kind) for kind in EventKind)
     tables = " ".join(
         f"CREATE TABLE {schema}.{name} {columns.replace('event_kind', f'{schema}.event_kind')};"
         for name, columns in TABLES.items()
     )
-    return f"""CREATE TYPE {schema}.event_kind AS ENUM ({kinds}); {tables}
+    return f"""CREATE TYPE {schema}.event_kind AS ENUM ({_KINDS}); {tables}
         INSERT INTO {schema}.meta VALUES ('{SCHEMA_VERSION}', {literal(fingerprint)}, 0);"""
 
 

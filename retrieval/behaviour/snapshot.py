@@ -1,0 +1,172 @@
+"""A store's behaviour as a folder of Parquet files, which any number of processes read.
+
+The behaviour file takes one writing process or many reading ones. A snapshot locks nobody out: a
+new generation is written beside the one that is read, and then a small file names it, which
+readers look at before each question. So an import does not stop serving, many machines can share
+the folder, and other engines read it as well. What derives profiles, labels and counts is the same.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from filelock import FileLock
+from pydantic import Field
+
+from reranker.errors import DataError
+from reranker.ports import Progress, no_progress
+from reranker.schema import Value
+from reranker.settings import PrivacySettings
+from retrieval.behaviour.opening import MEMORY_LIMIT, checked_pseudonyms
+from retrieval.behaviour.pseudonyms import Pseudonyms
+from retrieval.behaviour.schema import KINDS_DDL, SORTED_BY, TABLES
+from retrieval.behaviour.store import BehaviourStore
+from retrieval.event_formats.sql import literal, source
+from retrieval.files import replacing
+
+CURRENT = "current"
+"""File of a snapshot that names its generation."""
+_ROW_GROUP = 30_720
+"""Small, since a look-up unpacks whole ones."""
+_STAGE = "writing the snapshot"
+
+
+class Snapshot(Value):
+    """What was written.
+
+    Attributes:
+        folder: to read from.
+        generation: folder in it with a folder for each table.
+    """
+
+    folder: Path
+    generation: str
+    events: int = Field(ge=0)
+
+
+def write_snapshot(
+    store: BehaviourStore, folder: Path, *, progress: Progress = no_progress
+) -> Snapshot:
+    """Write a new generation, and remove all others with their bytes.
+
+    Killed before it is whole, readers go on with the one before; the next call clears up.
+
+    Args:
+        store: of the behaviour.
+        folder: of the snapshot; nothing else may be in it.
+        progress: told what is being done.
+
+    Raises:
+        DataError: the folder cannot be written, or holds something else.
+    """
+    generation = secrets.token_hex(8)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            if not (folder / CURRENT).exists() and any(file.is_file() for file in _others(folder)):
+                raise DataError(f"{folder}: holds other files; name a folder of the snapshot's own")
+            _write(store, folder / generation, progress)
+            with replacing(folder / CURRENT) as temporary:
+                temporary.write_text(generation, encoding="utf-8")
+            for other in _others(folder):
+                if other.is_dir() and other.name != generation:
+                    shutil.rmtree(other)
+    except (OSError, duckdb.IOException) as error:
+        raise DataError(f"{folder}: the snapshot cannot be written ({error})") from error
+    return Snapshot(folder=folder, generation=generation, events=store.count())
+
+
+def _others(folder: Path) -> list[Path]:
+    return [each for each in folder.iterdir() if each.name not in ("lock", CURRENT)]
+
+
+def _write(store: BehaviourStore, folder: Path, progress: Progress) -> None:
+    with store.reading() as connection:
+        connection.execute("BEGIN")  # all tables as they are at one moment
+        for done, name in enumerate(TABLES):
+            progress(_STAGE, done, len(TABLES))
+            (folder / name).mkdir(parents=True)
+            order = f"ORDER BY {SORTED_BY[name]}" if name in SORTED_BY else ""
+            connection.execute(
+                f"""COPY (FROM {name} {order}) TO {literal(folder / name / "0.parquet")}
+                (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"""
+            )
+        connection.execute("COMMIT")
+    progress(_STAGE, len(TABLES), len(TABLES))
+
+
+class BehaviourSnapshot(BehaviourStore):
+    """Reads what `write_snapshot` has written, always the newest. Thread-safe."""
+
+    def __init__(self, folder: Path, *, privacy: PrivacySettings | None = None) -> None:
+        """Open the snapshot in a folder.
+
+        Raises:
+            ConfigError: the key of the pseudonyms cannot be read.
+            DataError: there is no snapshot, or it is of another schema version or key.
+        """
+        self._folder = folder
+        self._shown = ""
+        super().__init__(folder, read_only=True, privacy=privacy)
+
+    def _connected(self) -> duckdb.DuckDBPyConnection:
+        spilled = Path(tempfile.gettempdir()) / f"shelfwise-{os.getpid()}-{secrets.token_hex(4)}"
+        connection = duckdb.connect(
+            config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spilled)}
+        )
+        connection.execute(f"SET parquet_metadata_cache = true; {KINDS_DDL}")
+        self._show(connection, self._newest())
+        return connection
+
+    def _pseudonyms_of(self, connection: duckdb.DuckDBPyConnection) -> Pseudonyms:
+        return checked_pseudonyms(connection, self._folder, self._privacy)
+
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend a connection of its own that sees the newest generation."""
+        self._follow()
+        with super().reading() as connection:
+            yield connection
+
+    def _rows(
+        self, query: str | duckdb.Statement, parameters: dict[str, Any] | None = None
+    ) -> list[Any]:
+        try:
+            return super()._rows(query, parameters)
+        except duckdb.IOException:
+            if self._newest() == self._shown:
+                raise
+            return super()._rows(query, parameters)  # its files went away meanwhile
+
+    def _follow(self) -> None:
+        if self._newest() == self._shown:
+            return
+        with self._writing:
+            newest = self._newest()
+            if newest != self._shown:
+                self._show(self._connection, newest)
+                self._pseudonyms = self._pseudonyms_of(self._connection)
+                self._changes += 1
+
+    def _newest(self) -> str:
+        try:
+            return (self._folder / CURRENT).read_text(encoding="utf-8").strip()
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{self._folder}: holds no snapshot: run shelfwise behaviour snapshot"
+            ) from error
+
+    def _show(self, connection: duckdb.DuckDBPyConnection, generation: str) -> None:
+        for name in TABLES:
+            files = source(self._folder / generation / name).removesuffix("'") + "/*.parquet'"
+            taken = "* REPLACE (kind::event_kind AS kind)" if name == "event" else "*"
+            connection.execute(
+                f"CREATE OR REPLACE VIEW {name} AS SELECT {taken} FROM read_parquet({files})"
+            )
+        self._shown = generation
