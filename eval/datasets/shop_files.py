@@ -10,11 +10,13 @@ class ShopFiles(Value):
     """A shop's data as files that the importers take.
 
     Attributes:
+        campaigns: more events: what was offered and taken up; None where there are none.
         source: of the data, for people.
     """
 
     products: Path
     events: Path
+    campaigns: Path | None = None
     source: str
 
 
