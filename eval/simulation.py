@@ -18,9 +18,9 @@ from pydantic import Field, model_validator
 
 from eval.counterfactual.target_policy import TargetPolicy
 from eval.logs import LoggedLists
-from eval.logs.exploration import all_propensities, normalised, prefix_propensities, sample
 from eval.statistics.estimates import Floats, Integers
 from reranker.errors import ConfigError
+from reranker.exploration import all_propensities, normalised, prefix_propensities, sample
 from reranker.schema import Value
 
 _MOST_LISTS = 20_000

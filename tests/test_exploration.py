@@ -3,7 +3,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from eval.logs.exploration import (
+from reranker.errors import ConfigError
+from reranker.exploration import (
     all_propensities,
     explore,
     item_position_propensities,
@@ -11,7 +12,6 @@ from eval.logs.exploration import (
     prefix_propensities,
     sample,
 )
-from reranker.errors import ConfigError
 
 
 def by_enumeration(weights: np.ndarray, k: int) -> np.ndarray:

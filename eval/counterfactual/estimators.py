@@ -245,7 +245,7 @@ def _check_known(propensities: Floats, estimator: str, field: str) -> None:
         message = (
             f"{estimator} needs {field} of every shown item, above 0 and at most 1; "
             f"{int(wrong.sum())} of {len(wrong)} have none: log with an exploration policy "
-            "(eval.logs.exploration), or use replay on a random log"
+            "(reranker.impressions), or use replay on a random log"
         )
         raise RefusedEstimate(message)
 

@@ -62,6 +62,6 @@ def _check_connected(places: int, first: Integers, second: Integers) -> None:
         missing = min(set(range(places)) - reached) + 1
         message = (
             f"place {missing} shares no clicked product of a query with the first places: "
-            "log a policy that swaps places (eval.logs.exploration)"
+            "log a policy that swaps places (reranker.impressions)"
         )
         raise RefusedEstimate(message)

@@ -220,7 +220,7 @@ def _check(cells: ClickCells) -> None:
     if cells.pairs_in_several_places == 0:
         message = (
             "no product was shown in two places for the same query, so that place and relevance "
-            "cannot be told apart: log a policy that swaps places (eval.logs.exploration)"
+            "cannot be told apart: log a policy that swaps places (reranker.impressions)"
         )
         raise RefusedEstimate(message)
     empty = np.flatnonzero(cells.clicks.sum(axis=0) == 0)

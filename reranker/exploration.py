@@ -9,12 +9,14 @@ and the probability that it stands in its place at all.
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
-from eval.statistics.estimates import Floats, Integers
 from reranker.errors import ConfigError
 from reranker.schema import Value
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 _STEP = 0.1
 _LOG_TINY = -46.0
