@@ -1,6 +1,7 @@
 import asyncio
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,25 @@ from questions import ask
 from reranker.cli.tune import files_in
 from reranker.errors import ConfigError, DataError
 from reranker.listwise import ListwiseRanker
-from reranker.models.adapter import CARD_FILE, WEIGHTS_FILE, check_prompt, read_card
+from reranker.models.adapter import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    adapter_of,
+    check_prompt,
+    read_card,
+    read_data_card,
+)
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.merging import write_merged
-from reranker.schema import Candidate, Product, Prompt, Readout, SearchRequest, TemplateRef
+from reranker.schema import (
+    Candidate,
+    Product,
+    Prompt,
+    Readout,
+    SearchRequest,
+    TemplateRef,
+    UserProfile,
+)
 from reranker.settings import ModelSettings, RankingSettings
 from reranker.training.tuning import evaluate, tune
 from tuning_shop import shop_files, tiny_model, tuning_settings
@@ -120,6 +136,42 @@ def test_a_ranker_asks_as_the_adapter_was_tuned(model: Path, adapter: Path) -> N
         assert judged.outcome == "model"
         assert judged.template is not None
         assert judged.template.name == f"listwise_{readout}"
+
+
+def test_the_embedded_default_ranks_with_the_adapter_that_comes_along() -> None:
+    """A shopper who bought games for one console wants those of it, whatever the order shown."""
+    model = EmbeddedModel.load(ModelSettings())
+    folder = adapter_of(ModelSettings())
+    assert folder is not None
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 8_000_000
+    card = read_card(folder)
+    assert model.spec.adapter == card.identity
+    assert read_data_card(folder).shoppers is None
+    titles = [
+        "Madden NFL 12 - Nintendo Wii", "Horizon Zero Dawn - PlayStation 4",
+        "Barbie Fashion Designer - PC", "Uncharted 4: A Thief's End - PlayStation 4",
+        "Zhu Zhu Pets - Nintendo DS", "The Last of Us Remastered - PlayStation 4",
+    ]  # fmt: skip
+    profile = UserProfile(
+        user_id="u",
+        as_of=datetime(2026, 1, 1, tzinfo=UTC),
+        event_count=2,
+        summary="Bought lately: God of War - PlayStation 4; Bloodborne - PlayStation 4.",
+    )
+    ranker = ListwiseRanker(model, RankingSettings(), profile_tokens=card.profile_tokens)
+    for shift in range(3):
+        order = titles[shift:] + titles[:shift]
+        candidates = [
+            Candidate(product=Product(product_id=title, title=title), recall_rank=n, recall_score=1)
+            for n, title in enumerate(order, 1)
+        ]
+        request = SearchRequest(query=None, k=6)
+        judged = asyncio.run(ranker.judge(request, profile, candidates))
+        assert judged.outcome == "model"
+        first = {
+            title for title, place in zip(order, judged.places, strict=True) if place in (1, 2, 3)
+        }
+        assert all(title.endswith("PlayStation 4") for title in first)
 
 
 def test_it_ranks_as_it_was_validated(model: Path, adapter: Path, data: Path) -> None:

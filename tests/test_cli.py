@@ -52,8 +52,10 @@ def test_help_loads_no_heavy_library() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_search_as_json(run, store: Path) -> None:
-    ended = run("search", "laptop", "--user", "B", "--json", "--store", store)
+@pytest.mark.parametrize("adapter", ["auto", "none"])
+def test_search_as_json(run, store: Path, adapter: str) -> None:
+    adapted = ("--set", f"model.adapter={adapter}")
+    ended = run("search", "laptop", "--user", "B", "--json", "--store", store, *adapted)
     assert ended.code == 0
     result = json.loads(ended.out)
     assert sorted(item["product"]["product_id"] for item in result["items"]) == [
@@ -62,7 +64,13 @@ def test_search_as_json(run, store: Path) -> None:
         "tablet",
     ]
     assert result["outcome"] == "model"
-    assert 0 < result["label_mass"] <= 1
+    if adapter == "none":  # an adapter for the verdict readout has no labels
+        assert 0 < result["label_mass"] <= 1
+        assert result["template"]["name"] == "listwise_labels"
+    else:
+        assert result["label_mass"] is None
+        assert result["template"]["name"] == "listwise_verdict"
+        assert result["adapter"].startswith("smollm2-135m-shopper@")
     for item in result["items"]:
         assert item["recall_rank"] >= 1
         assert isinstance(item["score"], float)

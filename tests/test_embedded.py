@@ -187,7 +187,7 @@ def test_label_mass_is_the_probability_of_this_prompts_labels(
 
 
 def test_half_precision_ranks_without_ties(smollm2_folder: Path, reference: Any) -> None:
-    model = EmbeddedModel(smollm2_folder, ModelSettings(dtype="bfloat16"))
+    model = EmbeddedModel(smollm2_folder, ModelSettings(dtype="bfloat16", adapter="none"))
     prompt = ask("labels", 3, slots=20)
     (scores,) = read(model, [prompt])
     assert len(set(scores.logprobs)) == 20

@@ -27,7 +27,7 @@ def test_the_python_examples(
     monkeypatch.setenv("SHELFWISE_STORE__PATH", str(seed_store))
     first, *others = blocks("python")
     exec(compile(first, "README.md", "exec"), {})
-    assert capsys.readouterr().out.splitlines()[-1].startswith("model 0.")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("model smollm2-135m-shopper@")
     given = {
         "my_chat_model": FakeListChatModel(responses=['{"ranking": ["B", "A", "C"]}']),
         "documents": [Document(page_content=text) for text in ("a phone", "a tablet")],
