@@ -12,7 +12,7 @@ from reranker.cli.output import console, print_json, progress_bars
 
 if TYPE_CHECKING:
     from eval.benchmarks.equality import Equality
-    from eval.benchmarks.llm import LLMBenchmark, Rate
+    from eval.benchmarks.llm import LLMBenchmark
 
 
 def llm(
@@ -109,34 +109,31 @@ def equality(
     console.print("differences are those of log-probabilities", style="dim")
 
 
-def _reply(rate: "Rate") -> str:
-    if rate.named is None:
-        return ""
-    return f"names {rate.named:.0%} of a list in {rate.reply_tokens:.0f} tokens"
-
-
 def _show(result: "LLMBenchmark") -> None:
-    table = Table(
-        "At a time", "Way", "Lists a second", "labels is", "Whole, by the model", "Reply", box=None
-    )
-    labels = {rate.concurrency: rate for rate in reversed(result.rates) if rate.name == "labels"}
+    from eval.benchmarks.llm import BARE
+
+    columns = ("At a time", "Way", "Lists a second", f"{BARE} is", "labels is")
+    table = Table(*columns, "Tokens read", "Written", "Whole, by the model", box=None)
+    known = {(rate.concurrency, rate.name): rate.per_second for rate in result.rates}
     for rate in result.rates:
-        times = labels[rate.concurrency].per_second / rate.per_second
         raised = "".join(f", {count} {name}" for name, count in rate.errors.items())
+        said = "" if rate.named is None else f" (replies name {rate.named:.0%} of a list)"
         table.add_row(
             str(rate.concurrency),
             rate.name,
             f"{rate.per_second:.2f}",
-            f"{times:.1f} times as fast",
-            f"{rate.complete} of {rate.lists}{raised}",
-            _reply(rate),
+            f"{known[rate.concurrency, BARE] / rate.per_second:.1f} times as fast",
+            f"{known[rate.concurrency, 'labels'] / rate.per_second:.1f} times",
+            f"{rate.read_tokens:.0f}",
+            f"{rate.written_tokens:.0f}",
+            f"{rate.complete} of {rate.lists}{raised}{said}",
         )
     console.print(table)
-    cache = result.prefix_cache
+    cache, prefill = result.prefix_cache, result.prefill
     console.print(
-        f"\n{result.model}, {result.list_tokens:.0f} tokens a list\n"
-        f"share of bare prefill ({result.prefill_tokens_per_second:,.0f} tokens a second): "
-        f"{result.prefill_share:.2f}\n"
+        f"\n{result.model}, {prefill.list_tokens:.0f} tokens a list\n"
+        f"share of bare prefill ({prefill.tokens_per_second:,.0f} tokens a second): "
+        f"{prefill.share:.2f}\n"
         f"a shopper's first search {cache.first_ms:.0f} ms; the second, by another query, "
         f"{cache.second_ms:.0f} ms with {cache.hit_rate:.0%} of its tokens kept; the same again "
         f"{cache.repeated_ms:.0f} ms with {cache.repeated_hit_rate:.0%}",
