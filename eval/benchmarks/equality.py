@@ -45,10 +45,16 @@ async def compare(
     *,
     progress: Progress = no_progress,
 ) -> Equality:
-    """Compare two models in the readouts that tell log-probabilities; see `agreement`."""
+    """Compare two models in what both can be read by that tells log-probabilities.
+
+    See `agreement`.
+    """
+    both = first.spec.readouts & second.spec.readouts
     how: tuple[Readout, ...] = ("labels", "verdict")
     found = [
-        await agreement(lists, first, second, readout=readout, progress=progress) for readout in how
+        await agreement(lists, first, second, readout=readout, progress=progress)
+        for readout in how
+        if readout in both
     ]
     return Equality(readouts=tuple(found))
 

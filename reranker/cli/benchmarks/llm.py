@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from reranker.cli.benchmarks.shop import lists_of, peers_python, served_by, server_of
+from reranker.cli.benchmarks.shop import (
+    lists_of,
+    merged_into_base,
+    peers_python,
+    served_by,
+    server_of,
+)
 from reranker.cli.options import ConfigOption, JsonOption, SetOption, StoreOption, load_settings
 from reranker.cli.output import console, print_json, progress_bars
 
@@ -73,7 +79,11 @@ def equality(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the embedded model with vLLM, both in float32, on the same lists and readouts."""
+    """Compare the embedded model with vLLM, both in float32, on the same lists and readouts.
+
+    A model with an adapter (model.adapter) is compared with the merged one, in the readout that it
+    was tuned for; model.adapter=none compares the model as it is.
+    """
     import anyio
 
     from eval.benchmarks.equality import compare
@@ -82,8 +92,12 @@ def equality(
 
     settings = load_settings(config, store, sets)
     model = settings.model.model_copy(update={"dtype": "float32"})
-    with progress_bars() as report, server_of(settings, report, dtype="float32") as server:
-        served = served_by(settings, server.url)
+    with (
+        progress_bars() as report,
+        merged_into_base(settings, dtype="float32") as whole,
+        server_of(whole, report, dtype="float32") as server,
+    ):
+        served = served_by(whole, server.url)
         embedded = EmbeddedModel.load(model, progress=report)
         entries = lists_of(served, embedded, lists, report)
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reranker.cli.output import errors
 from reranker.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from eval.benchmarks.ranking_lists import RankingList
     from reranker.models.vllm.process import RunningServer
     from reranker.ports import LanguageModel, Progress
@@ -50,6 +49,26 @@ def lists_of(
 
 
 @contextmanager
+def merged_into_base(settings: "Settings", *, dtype: str = "auto") -> "Iterator[Settings]":
+    """Name a folder with the settings' adapter merged into their model, where there is one."""
+    from tempfile import TemporaryDirectory
+
+    from reranker.models.adapter import adapter_of
+    from reranker.models.merging import write_merged
+    from reranker.models.weights import resolve
+
+    adapter, model = adapter_of(settings.model), settings.model
+    if adapter is None:
+        yield settings
+        return
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / "merged"
+        write_merged(resolve(model.name), adapter, target, name=model.name, dtype=dtype)
+        merged = model.model_copy(update={"name": str(target), "adapter": "none"})
+        yield settings.model_copy(update={"model": merged})
+
+
+@contextmanager
 def server_of(
     settings: "Settings", report: "Progress", *, dtype: str = "auto"
 ) -> "Iterator[RunningServer]":
@@ -74,8 +93,6 @@ def peers_python(given: "Path | None") -> "Path | None":
     Raises:
         ConfigError: the one that was given does not exist.
     """
-    from pathlib import Path
-
     python = given or Path(".venv-peers/bin/python")
     if python.exists():
         return python
