@@ -294,6 +294,25 @@ def test_bad_pairs_name_the_setting(tmp_path: Path, toml: str, message: str) -> 
         import_events(Settings.load(file), [write(tmp_path / "a.jsonl", [event()])])
 
 
+def test_no_address_is_kept_where_columns_have_shifted(
+    tmp_path: Path, store: BehaviourStore
+) -> None:
+    address = "Zoë.O'Neil+shop@mail.example.co.uk"
+    (tmp_path / "a.csv").write_text(
+        "user_id,kind,at,product_id\n"
+        f"2025-05-01,{address},click,p\nclick,view,{address},p\nu,jump,2025-05-01,of {address}\n"
+    )
+    report = store.import_events([tmp_path / "a.csv"])
+    rows = store.rejected()
+    assert [row.field for row in rows] == ["kind", "at", "kind"]
+    assert rows[0].reason.startswith("unknown kind [e-mail]; write --map-kind [e-mail]=KIND")
+    assert rows[1].reason.startswith("not a time: [e-mail]; write ISO 8601")
+    assert json.loads(rows[2].data or "")["product_id"] == "of [e-mail]"
+    said = f"{rows} {report}"
+    assert "example" not in said
+    assert "Neil" not in said
+
+
 def test_too_many_rejections_refuse_the_whole_import(tmp_path: Path) -> None:
     settings = Settings.load(None, {"store.path": tmp_path / "store"})
     bad = write(tmp_path / "bad.jsonl", [event(kind="leap"), event(user_id="first")])

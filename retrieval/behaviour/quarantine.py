@@ -2,7 +2,8 @@
 
 A row is kept until its file is imported anew, once for each reason, however many events it would
 have made. Of its content only the fields of an event are kept, with a pseudonym in place of the
-user id: whatever else a log says of its shoppers stays in the file.
+user id: whatever else a log says of its shoppers stays in the file. E-mail addresses are masked in
+all fields, since columns that have shifted are a common fault.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from retrieval.event_formats.sql import literal, quoted
 from retrieval.imports import REJECTED_IN_MEMORY, RejectedRow, Writable
 
 _RAW = frozenset({"kind", "at", "position", "dwell_ms", "quantity", "value", "discount"})
+
+
+_E_MAIL = r"[\pL\pN_.+%'-]+@[\pL\pN_-]+(\.[\pL\pN_-]+)+"
 
 
 class QuarantinedRow(RejectedRow):
@@ -138,9 +142,13 @@ def _refused(rules: Sequence[Rule]) -> str:
             ON b.filename = gap.filename AND b.row > gap.before),
         listed AS (FROM placed UNION ALL
             SELECT filename, row, 'unreadable', 'row', reason, NULL, NULL FROM malformed)
-        SELECT file, row, "check", field, reason, count(*), min(shopper), min(data),
-            (current_timestamp AT TIME ZONE 'UTC')::TIMESTAMP
+        SELECT file, row, "check", field, {_masked("reason")} AS reason, count(*), min(shopper),
+            min({_masked("data")}), (current_timestamp AT TIME ZONE 'UTC')::TIMESTAMP
         FROM listed JOIN origin USING (filename) GROUP BY ALL ORDER BY file, row"""
+
+
+def _masked(text: str) -> str:
+    return f"regexp_replace({text}, {literal(_E_MAIL)}, '[e-mail]', 'g')"
 
 
 def _fields() -> str:

@@ -22,7 +22,8 @@ _REMINDERS = (
     "the files that were imported: delete the shopper there, too, or the next import of them "
     "brings everything back",
     "backups and snapshots of the store, of its disk, and of the models",
-    "what other systems have been given: exports, logs of the web server",
+    "what other systems have been given: exports, labels, logs of the web server",
+    "prompts that a running model server has cached: restart it",
 )
 
 
