@@ -8,7 +8,7 @@ from pathlib import Path
 from eval.cases.reading import read_cases
 from eval.convert.writing import Target, the_file
 
-_RANKERS = "random,popularity,cooccurrence,own-history,recall,llm"
+_RANKERS = "random,popularity,cooccurrence,own-history,recall,interest,llm"
 
 
 def games(source: Path, target: Target) -> None:

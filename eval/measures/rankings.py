@@ -2,8 +2,8 @@
 
 Three conventions, each of which published tools get wrong:
 
-- **Ties** are broken before measuring: by score (descending), then recall rank, then product id
-  (`order_by_score`). The evaluator is handed places, never tied scores.
+- **Ties** are broken before measuring, by the rankers (`eval.rankers.ranked.tie_breakers`: a hash
+  of seed, case and product). The evaluator is handed places, never tied scores.
 - **A case without a target** has no value: NaN here, left out of the mean and reported as
   ``Estimate.excluded``.
 - **A case that the ranker did not answer** scores 0.
@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from eval.statistics.estimates import Estimate, codes, mean
 from reranker.errors import ConfigError, DataError
@@ -81,24 +80,6 @@ def parse_measures(names: Sequence[str]) -> tuple[Any, ...]:
 def _unknown(name: str, reason: str) -> str:
     known = "nDCG@10, RR, RR@10, P@5, R@20, AP, Success@10 or HitRate@10"
     return f"measure {name!r}: {reason}; write one such as {known}"
-
-
-def order_by_score(
-    product_ids: Sequence[str], scores: ArrayLike, recall_ranks: ArrayLike | None = None
-) -> tuple[str, ...]:
-    """Order products by score, the highest first; ties by recall rank, then by product id.
-
-    Raises:
-        DataError: a score is not a number, or a product comes twice.
-    """
-    values = np.asarray(scores, np.float64)
-    if len(values) != len(product_ids) or np.isnan(values).any():
-        raise DataError("every product needs a score, and every score has to be a number")
-    ranks = np.zeros(len(values)) if recall_ranks is None else np.asarray(recall_ranks)
-    by_id = sorted(range(len(values)), key=lambda i: (-values[i], ranks[i], product_ids[i]))
-    order = tuple(product_ids[i] for i in by_id)
-    _check_once("", order)
-    return order
 
 
 def measure_cases(

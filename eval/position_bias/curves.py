@@ -150,11 +150,13 @@ def cascade_em(logs: LoggedLists, *, tolerance: float = 1e-6) -> PositionBias:
     examination curve is the average chance that a list was read down to a place.
 
     Raises:
-        RefusedEstimate: there are fewer than 25 shoppers or no clicks, or lists have gaps.
+        RefusedEstimate: there are fewer than 25 shoppers or no clicks, lists have gaps, or no
+            product was shown in two places.
     """
-    sessions = Sessions.of(logs)
+    sessions, cells = Sessions.of(logs), ClickCells.of(logs)
     if sessions.clicks.sum() == 0:
         raise RefusedEstimate("cascade: the log holds no click")
+    _check_places(cells)
     start = np.array([0.5, 0.5])
     whole = sessions.fit(np.ones(len(logs)), start, None, tolerance)
     groups = _groups(logs)
@@ -171,7 +173,6 @@ def cascade_em(logs: LoggedLists, *, tolerance: float = 1e-6) -> PositionBias:
             ("after click", "after skip"), whole.goes_on, errors[:2], strict=True
         )
     ]
-    cells = ClickCells.of(logs)
     return PositionBias(
         method="cascade model (EM)",
         examination=_curve(whole.examination, errors[2:], cells, logs),
@@ -216,13 +217,17 @@ def intervention_harvesting(logs: LoggedLists, *, by_propensity: bool = False) -
     )
 
 
-def _check(cells: ClickCells) -> None:
+def _check_places(cells: ClickCells) -> None:
     if cells.pairs_in_several_places == 0:
         message = (
             "no product was shown in two places for the same query, so that place and relevance "
             "cannot be told apart: log a policy that swaps places (reranker.impressions)"
         )
         raise RefusedEstimate(message)
+
+
+def _check(cells: ClickCells) -> None:
+    _check_places(cells)
     empty = np.flatnonzero(cells.clicks.sum(axis=0) == 0)
     if len(empty):
         raise RefusedEstimate(

@@ -12,6 +12,7 @@ from eval.logs import LoggedLists, read_impressions
 from eval.measures.lists import click_through, conversion
 from eval.position_bias.curves import (
     PositionBias,
+    cascade_em,
     intervention_harvesting,
     position_based_em,
 )
@@ -39,6 +40,7 @@ def logged_report(
     methods: tuple[tuple[str, Callable[[LoggedLists], PositionBias]], ...] = (
         ("position-based model", position_based_em),
         ("intervention harvesting", intervention_harvesting),
+        ("cascade model", cascade_em),
     )
     for name, method in methods:
         try:
