@@ -74,9 +74,9 @@ def test_a_failure_is_made_good_by_another_server(start: Any, mode: str) -> None
     pool = pool_of(bad, good)
 
     async def scenario() -> None:
-        for _ in range(12):
-            assert await ask(pool) == 1
-        assert pool.servers[0].reason is not None
+        with anyio.fail_after(20):  # which of the two is asked is as good as drawn
+            while pool.servers[0].reason is None:
+                assert await ask(pool) == 1
         assert pool.servers[1].reason is None
         assert [server.load for server in pool.servers] == [0, 0]
         seen = bad.asked["/ask"]
@@ -84,9 +84,10 @@ def test_a_failure_is_made_good_by_another_server(start: Any, mode: str) -> None
         bad.mode = "well"
         await until(lambda: pool.servers[0].reason is None)
         before = bad.asked["/ask"]
-        for _ in range(12):
-            assert await ask(pool) == 1
-        assert bad.asked["/ask"] > before >= seen
+        assert before >= seen
+        with anyio.fail_after(20):
+            while bad.asked["/ask"] == before:
+                assert await ask(pool) == 1
         await pool.aclose()
 
     anyio.run(scenario)
@@ -330,12 +331,14 @@ def test_cancelling_hangs_up_and_counts_nothing(start: Any) -> None:
         async with anyio.create_task_group() as group:
             for _ in range(10):
                 group.start_soon(ask, pool, 60.0)
-            await until(lambda: server.asked["/ask"] == 10)
-            assert pool.servers[0].load == 10
+            (one,) = pool.servers
+            given = one.admission.limit
+            await until(lambda: server.asked["/ask"] == given)
+            assert one.load == 10, "the others wait in turn"
             group.cancel_scope.cancel()
-        assert pool.servers[0].load == 0
-        assert pool.servers[0].reason is None
-        await until(lambda: server.gone == 10)
+        assert one.load == 0
+        assert one.reason is None
+        await until(lambda: server.gone == given)
         await pool.aclose()
 
     anyio.run(scenario)
