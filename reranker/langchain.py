@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import anyio.to_thread
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
     CallbackManagerForRetrieverRun,
@@ -30,6 +29,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from reranker.errors import DataError
 from reranker.pipeline import Reranker
 from reranker.schema import Candidate, Filters, Product, RerankResult, SearchRequest
+from reranker.workers import in_turn
 
 _FROM_METADATA = ("brand", "category", "price", "currency", "in_stock", "attributes")
 _SURE = 10
@@ -142,9 +142,7 @@ class ShelfwiseRetriever(BaseRetriever):
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
     ) -> list[Document]:
         sync = run_manager.get_sync()
-        return await anyio.to_thread.run_sync(
-            lambda: self._get_relevant_documents(query, run_manager=sync)
-        )
+        return await in_turn(lambda: self._get_relevant_documents(query, run_manager=sync))
 
 
 def search_runnable(shelf: Reranker) -> Runnable[Searched, RerankResult]:

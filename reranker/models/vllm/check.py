@@ -177,13 +177,16 @@ class ServerCheck:
         prompt = _question(model.spec, "labels", f"cache {time.monotonic_ns()}")
         gains = []
         for scope in ("first shopper", "first shopper", "second shopper"):
-            before = self._hits()
+            before = self._counted("hits"), self._counted("queries")
             await model.read([prompt], scope=scope)
-            gains.append(self._hits() - before)
-        if math.isnan(sum(gains)):
+            found = self._counted("hits") - before[0]
+            gains.append((found, self._counted("queries") - before[1]))
+        if math.isnan(sum(map(sum, gains))):
             return None, "/metrics does not tell; shoppers' cached prompts may not be kept apart"
-        _, again, other = gains
-        detail = f"{again:.0f} tokens found again for a shopper, {other:.0f} for another one"
+        _, (again, asked), (other, _) = gains
+        detail = (
+            f"{again:.0f} of {asked:.0f} tokens found again for a shopper, {other:.0f} for another"
+        )
         if not again:
             return False, f"{detail}: start it with --enable-prefix-caching"
         return other == 0, detail if not other else f"{detail}: it ignores cache_salt; update vLLM"
@@ -197,13 +200,14 @@ class ServerCheck:
             waits.append(1000 * (time.perf_counter() - started))
         return True, f"{_SLOTS} products {waits[0]:.0f} ms, again {waits[1]:.0f} ms"
 
-    def _hits(self) -> float:
+    def _counted(self, what: str) -> float:
+        """Return how many tokens were looked up in the prefix cache, or found there; else NaN."""
         headers = authorization(self._settings)
         text = httpx.get(f"{self._url}/metrics", headers=headers, timeout=10, trust_env=False).text
         found = [
             float(line.rpartition(" ")[2])
             for line in text.splitlines()
-            if line.startswith("vllm:prefix_cache_hits_total")
+            if line.startswith(f"vllm:prefix_cache_{what}_total")
         ]
         return sum(found) if found else math.nan
 
