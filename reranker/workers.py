@@ -9,6 +9,7 @@ so that they do not hold up those that have begun. The threads serve all event l
 import asyncio
 import math
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
@@ -54,14 +55,16 @@ async def in_turn(
     Raises:
         TooLate: it was given up.
     """
+    started = time.monotonic()
     job = _submit("turn", act, *given)
     answer = asyncio.wrap_future(job)
     try:
-        await asyncio.wait((answer,), timeout=_timeout(begin_within))
+        await asyncio.wait((answer,), timeout=_timeout(min(begin_within, end_within)))
         if not answer.done():
             if job.cancel():
                 raise TooLate
-            await asyncio.wait((answer,), timeout=_timeout(end_within - begin_within))
+            gone = time.monotonic() - started
+            await asyncio.wait((answer,), timeout=_timeout(end_within - gone))
             if not answer.done():
                 raise TooLate
         return answer.result()

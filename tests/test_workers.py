@@ -1,5 +1,6 @@
 """The work of requests takes turns: what has begun goes first, and nobody waits past his time."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -117,8 +118,9 @@ def test_what_has_begun_is_waited_for_until_its_end_is_due() -> None:
 
     async def both() -> bool:
         await in_turn(sum, [])  # a thread is there
-        with pytest.raises(TooLate):
-            await in_turn(lambda: release.wait(0.5), begin_within=0.1, end_within=0.2)
+        for begin_within in (0.1, math.inf):
+            with pytest.raises(TooLate):
+                await in_turn(release.wait, 0.5, begin_within=begin_within, end_within=0.2)
         return await in_turn(lambda: release.wait(0.2), begin_within=0.1, end_within=30.0)
 
     assert anyio.run(both) is False, "the wait itself came to its end"
