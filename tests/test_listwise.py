@@ -17,7 +17,7 @@ from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import ModelSpec
 from reranker.schema import Product, Prompt, SearchRequest, SlotScores
 from reranker.settings import FusionSettings, RankingSettings
-from reranker.windows import instability, shuffled_orders
+from reranker.shuffles import instability, shuffled_orders
 from shop import candidates
 
 Answer = Callable[[Sequence[Prompt]], tuple[SlotScores, ...]]
