@@ -224,7 +224,7 @@ def test_the_commands_keep_it_up_to_date(tmp_path: Path) -> None:
         assert len(behaviour.history("anna", LATER, limit=99)) == 10
         # Parquet holds a UUID's bytes as they are; DuckDB's own form is in test_erasure.
         sought = [f"{SECRET} of anna".encode(), anna.bytes]
-        assert leftovers(tmp_path / "snapshot", sought) == ["0.parquet"]
+        assert len(leftovers(tmp_path / "snapshot", sought)) == 1
         run("privacy", "forget", "anna")
         assert behaviour.count() == 10
         for folder in given.values():

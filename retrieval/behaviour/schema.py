@@ -54,7 +54,7 @@ def store_ddl(fingerprint: str, schema: str = "main") -> str:
         INSERT INTO {schema}.meta VALUES ('{SCHEMA_VERSION}', {literal(fingerprint)}, 0);"""
 
 
-def past(purpose: Purpose, default: Collection[Purpose]) -> str:
+def past(purpose: Purpose, default: Collection[Purpose], events: str = "event") -> str:
     """Return the relation of the events before ``$as_of`` that may be used for a purpose.
 
     The only door from events to whatever is derived of them: nothing at or after the moment asked
@@ -63,13 +63,14 @@ def past(purpose: Purpose, default: Collection[Purpose]) -> str:
     Args:
         purpose: what for.
         default: the purposes that a shopper without a record consents to.
+        events: relation of the events.
     """
     said = "SELECT shopper FROM consent WHERE purpose"
     if purpose in default:
         allowed = f"shopper NOT IN ({said} = {literal(purpose)} AND NOT granted)"
     else:
         allowed = f"shopper IN ({said} = {literal(purpose)} AND granted)"
-    return f'(SELECT * FROM event WHERE "at" < $as_of AND {allowed})'
+    return f'(SELECT * FROM {events} WHERE "at" < $as_of AND {allowed})'
 
 
 def history(past: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import duckdb
 from filelock import FileLock
@@ -24,8 +25,8 @@ from reranker.ports import Progress, no_progress
 from reranker.schema import Value
 from reranker.settings import PrivacySettings
 from retrieval.behaviour.opening import MEMORY_LIMIT, checked_pseudonyms
-from retrieval.behaviour.pseudonyms import Pseudonyms
-from retrieval.behaviour.schema import KINDS_DDL, SORTED_BY, TABLES
+from retrieval.behaviour.pseudonyms import Pseudonym, Pseudonyms
+from retrieval.behaviour.schema import KINDS_DDL, SORTED_BY, TABLES, history, past
 from retrieval.behaviour.store import BehaviourStore
 from retrieval.event_formats.sql import literal, source
 from retrieval.files import replacing
@@ -33,8 +34,12 @@ from retrieval.files import replacing
 CURRENT = "current"
 """File of a snapshot that names its generation."""
 _ROW_GROUP = 30_720
-"""Small, since a look-up unpacks whole ones."""
+"""Small: a look-up unpacks whole ones."""
 _STAGE = "writing the snapshot"
+_PARTS = "0123456789abcdef"
+"""The events are in a file for each first digit of a pseudonym: a look-up opens one."""
+_REMEMBERED = frozenset(TABLES) - {"event", "quarantine"}
+"""Small tables that are read once a generation."""
 
 
 class Snapshot(Value):
@@ -93,12 +98,19 @@ def _write(store: BehaviourStore, folder: Path, progress: Progress) -> None:
             progress(_STAGE, done, len(TABLES))
             (folder / name).mkdir(parents=True)
             order = f"ORDER BY {SORTED_BY[name]}" if name in SORTED_BY else ""
-            connection.execute(
-                f"""COPY (FROM {name} {order}) TO {literal(folder / name / "0.parquet")}
-                (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"""
-            )
+            for part in _PARTS if name == "event" else _PARTS[0]:
+                rows = f"FROM {name} {_within(part) if name == 'event' else ''} {order}"
+                connection.execute(
+                    f"""COPY ({rows}) TO {literal(folder / name / f"{part}.parquet")}
+                    (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"""
+                )
         connection.execute("COMMIT")
     progress(_STAGE, len(TABLES), len(TABLES))
+
+
+def _within(part: str) -> str:
+    first, last = UUID(hex=f"{part:0<32}"), UUID(hex=f"{part:f<32}")
+    return f"WHERE shopper BETWEEN '{first}'::UUID AND '{last}'::UUID"
 
 
 class BehaviourSnapshot(BehaviourStore):
@@ -114,6 +126,20 @@ class BehaviourSnapshot(BehaviourStore):
         self._folder = folder
         self._shown = ""
         super().__init__(folder, read_only=True, privacy=privacy)
+
+    def _open(self) -> None:
+        super()._open()
+        with super().reading() as connection:
+            self._histories = {
+                part: connection.extract_statements(history(self._past_of(part)))[0]
+                for part in _PARTS
+            }
+
+    def _past_of(self, part: str) -> str:
+        return past("personalisation", self._privacy.default_consent, f"event_{part}")
+
+    def _history_of(self, shopper: Pseudonym) -> duckdb.Statement:
+        return self._histories[shopper.hex[0]]
 
     def _connected(self) -> duckdb.DuckDBPyConnection:
         spilled = Path(tempfile.gettempdir()) / f"shelfwise-{os.getpid()}-{secrets.token_hex(4)}"
@@ -164,9 +190,15 @@ class BehaviourSnapshot(BehaviourStore):
 
     def _show(self, connection: duckdb.DuckDBPyConnection, generation: str) -> None:
         for name in TABLES:
-            files = source(self._folder / generation / name).removesuffix("'") + "/*.parquet'"
-            taken = "* REPLACE (kind::event_kind AS kind)" if name == "event" else "*"
-            connection.execute(
-                f"CREATE OR REPLACE VIEW {name} AS SELECT {taken} FROM read_parquet({files})"
-            )
+            rows = self._rows_of(generation, name, "*")
+            kind = "TABLE" if name in _REMEMBERED else "VIEW"
+            connection.execute(f"CREATE OR REPLACE {kind} {name} AS {rows}")
+        for part in _PARTS:
+            rows = self._rows_of(generation, "event", part)
+            connection.execute(f"CREATE OR REPLACE VIEW event_{part} AS {rows}")
         self._shown = generation
+
+    def _rows_of(self, generation: str, table: str, part: str) -> str:
+        taken = "* REPLACE (kind::event_kind AS kind)" if table == "event" else "*"
+        files = source(self._folder / generation / table).removesuffix("'") + f"/{part}.parquet'"
+        return f"SELECT {taken} FROM read_parquet({files})"

@@ -173,8 +173,13 @@ class BehaviourStore(BehaviourFile):
         Nothing without consent to personalisation. Impressions are left out: they tell what the
         shop did.
         """
-        asked = {"shopper": self.pseudonym(user_id).uuid, "as_of": utc(as_of), "limit": limit}
-        return [PastEvent(*row) for row in self._rows(self._history, asked)]
+        shopper = self.pseudonym(user_id)
+        asked = {"shopper": shopper.uuid, "as_of": utc(as_of), "limit": limit}
+        return [PastEvent(*row) for row in self._rows(self._history_of(shopper), asked)]
+
+    def _history_of(self, shopper: Pseudonym) -> duckdb.Statement:
+        """Return the question for a shopper's history."""
+        return self._history
 
     def histories(
         self, as_of: datetime, *, limit: int, purpose: Purpose = "personalisation"
