@@ -20,7 +20,7 @@ VOID = {"meta", "br"}
 def result(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     folder = tmp_path_factory.mktemp("shop")
     settings = Settings.load(None, {"evaluation.bootstrap": 200})
-    names = ("random", "popularity", "cooccurrence", "interest")
+    names = ("random", "popularity", "cooccurrence", "interest-profile")
     request = request_of(make_shop(folder), folder, *names, baseline="cooccurrence")
     return evaluate(request, settings, no_models(settings), command="shelfwise evaluate <x>")
 
@@ -109,10 +109,12 @@ def test_the_sentences_do_not_overstate(result: Evaluation) -> None:
     same = next(
         each
         for each in result.comparisons
-        if (each.variant, each.measure) == ("interest", "nDCG@10")
+        if (each.variant, each.measure) == ("interest-profile", "nDCG@10")
     )
     unsure = same.model_copy(update={"p_value": 0.3, "p_holm": 0.6})
-    said = in_short(result.model_copy(update={"focus": "interest", "comparisons": (unsure,)}))
+    said = in_short(
+        result.model_copy(update={"focus": "interest-profile", "comparisons": (unsure,)})
+    )
     assert "Chance alone could do that" in said[-1]
     lost = in_short(result.model_copy(update={"focus": "popularity"}))
     assert any("The best ranker here is" in sentence for sentence in lost)

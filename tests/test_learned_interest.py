@@ -124,6 +124,15 @@ def test_signals_by_hand() -> None:
     assert none[:, 2:].tolist() == np.zeros((2, len(NAMES) - 2)).tolist()
 
 
+def test_a_whole_catalogue_is_looked_up_like_single_products() -> None:
+    signals = Signals(in_groups(50), word_vectors([f"a{n % 5} b{n % 3}" for n in range(PRODUCTS)]))
+    for history in (np.array([1, 2, 31]), np.array([], np.int64)):
+        whole = signals.of((history,), np.arange(PRODUCTS)[None])[0]
+        few = signals.of((history, history), np.array([[4, 7], [50, 4]]))
+        assert whole[[4, 7]] == pytest.approx(few[0])
+        assert whole[[50, 4]] == pytest.approx(few[1])
+
+
 def test_words_of_scripts_without_spaces_go_by_pairs() -> None:
     rows = word_vectors(["红色杯子", "蓝色杯子", "椅子", "mug"])
     alike = (rows @ rows.T).toarray()

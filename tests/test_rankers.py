@@ -150,7 +150,7 @@ def test_interest_is_learned_where_enough_is_known(bench: Bench) -> None:
     ]
     other = another(bench, bench.settings)
     other.past = Past(Purchases.of(rows), bench.table)
-    case = Case(case_id="c", history=("mug3",), candidates=("mug1", "chair1", "lamp1", "chair2"))
+    case = Case(case_id="c", history=("mug3", "mug5"), candidates=("mug1", "chair1", "lamp1"))
     learned = make_ranker("interest", other).rank(case)
     assert learned.product_ids[0] == "lamp1"
     assert learned.interest

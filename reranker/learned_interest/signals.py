@@ -128,6 +128,8 @@ class Signals:
         return scaled * there[:, :, None]
 
     def _in_words(self, past: Integers, products: Integers) -> Floats:
+        if len(past) == 1:
+            return _dense(self._words[past[0]] @ self._words[products[0]].T)[None]
         first = np.repeat(past[:, :, None], products.shape[1], axis=2)
         second = np.repeat(products[:, None, :], past.shape[1], axis=1)
         alike = self._words[first.ravel()].multiply(self._words[second.ravel()]).sum(axis=1)
@@ -136,10 +138,16 @@ class Signals:
 
 def _values(matrix: Any, past: Integers, products: Integers) -> Floats:
     """Look up (M, L) rows in (M, C) columns, shape (M, L, C)."""
+    if len(past) == 1 and 2 * products.shape[1] > matrix.shape[1]:  # by rows, not entry by entry
+        return _dense(matrix[past[0]])[None][:, :, products[0]]
     first = np.repeat(past[:, :, None], products.shape[1], axis=2)
     second = np.repeat(products[:, None, :], past.shape[1], axis=1)
     found = np.asarray(matrix[first.ravel(), second.ravel()], np.float64)
     return found.reshape(first.shape)
+
+
+def _dense(matrix: Any) -> Floats:
+    return np.asarray(matrix.toarray(), np.float64)
 
 
 def _own(histories: tuple[Integers, ...], products: Integers) -> Floats:
