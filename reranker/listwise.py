@@ -199,9 +199,10 @@ def _readout(settings: RankingSettings, spec: ModelSpec) -> Readout:
     for readout in wanted:
         if readout in spec.readouts:
             return readout
-    can = ", ".join(sorted(spec.readouts))
+    can = ", ".join(sorted(spec.readouts)) or "nothing"
+    tuned = f" with {spec.adapter} (model.adapter = none takes it away)" if spec.adapter else ""
     raise ConfigError(
-        f"ranking.readout = {settings.readout}: {spec.name} can only be read by {can}"
+        f"ranking.readout = {settings.readout}: {spec.name}{tuned} can only be read by {can}"
     )
 
 

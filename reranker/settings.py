@@ -357,7 +357,9 @@ class TrainingSettings(Section):
         0.0, description="weight of products drawn by how often they are bought"
     )
     category_negatives: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="weight of products of the category of the one that was bought"
+        0.0,
+        description="weight of products of the category of the one that was bought; of a store's "
+        "purchases always 1",
     )
     objective: Literal["listwise", "ranknet", "lambdarank", "preference", "policy"] = Field(
         "listwise",
@@ -378,7 +380,8 @@ class TrainingSettings(Section):
     )
     teacher: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5,
-        description="share of the loss by what is bought together, counted over histories; 0: none",
+        description="share of the loss by what is bought together, counted over the histories of "
+        "files, or by scores that they bring; lists of a store have none; 0: none",
     )
     temperature: Annotated[float, Field(gt=0)] = Field(
         2.0, description="of the teacher's part: higher counts the order of unlikely products more"

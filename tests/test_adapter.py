@@ -107,6 +107,8 @@ def test_a_merged_folder_is_the_same_model(model: Path, adapter: Path, tmp_path:
         scores(load(model, adapter), prompt)[0], abs=1e-5
     )
     assert json.loads((tmp_path / "merged" / CARD_FILE).read_text())["name"] == card.name
+    # Whoever asks to be forgotten is looked for in models, too.
+    assert read_data_card(tmp_path / "merged") == read_data_card(adapter)
     with pytest.raises(ConfigError, match=r"merged in already: set model\.adapter = none"):
         load(tmp_path / "merged", adapter)
     with pytest.raises(ConfigError, match="there already"):

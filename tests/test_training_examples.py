@@ -20,7 +20,7 @@ from reranker.training.purchases import (
     read_purchases,
     split_by_shopper,
 )
-from reranker.training.sources import PurchaseFiles
+from reranker.training.sources import Lists, PurchaseFiles
 from reranker.training.teacher import CountingTeacher
 
 IDS = [f"p{number}" for number in range(30)]
@@ -202,6 +202,12 @@ def test_the_learning_rate_rises_and_falls() -> None:
 def shop_examples(
     tmp_path: Path, purchases: list[dict[str, object]], tokenizer: HFTokenizer, **training: object
 ) -> PurchaseExamples:
+    return shop_lists(tmp_path, purchases, tokenizer, **training).train
+
+
+def shop_lists(
+    tmp_path: Path, purchases: list[dict[str, object]], tokenizer: HFTokenizer, **training: object
+) -> Lists:
     products = write(
         tmp_path / "products.jsonl",
         [{"product_id": each, "title": f"thing {each}"} for each in IDS],
@@ -211,7 +217,7 @@ def shop_examples(
     )
     given = {"validation_shoppers": 1, "teacher": 0.0, **training}
     settings = Settings.load(None, {f"training.{name}": value for name, value in given.items()})
-    return source.lists(tmp_path / "work", settings, tokenizer, no_progress).train
+    return source.lists(tmp_path / "work", settings, tokenizer, no_progress)
 
 
 def test_a_file_may_grade_its_candidates_and_bring_a_teachers_scores(
@@ -230,6 +236,28 @@ def test_a_file_may_grade_its_candidates_and_bring_a_teachers_scores(
     bad = write(tmp_path / "bad.jsonl", [{"user_id": "u", **row, "grades": [1]}])
     with pytest.raises(DataError, match=r"bad\.jsonl, row 1.*grades: there are 1 for 3 candidates"):
         read_purchases(bad)
+
+
+def test_prompts_are_in_the_language_that_serving_would_choose(
+    tmp_path: Path, tokenizer: HFTokenizer
+) -> None:
+    rows: list[dict[str, object]] = [
+        {"user_id": f"u{n}", "history": ["p9"], "target": "p2", "query": query}
+        for n, query in enumerate(["绿茶", "green tea", "绿茶", "green tea"])
+    ]
+    lists = shop_lists(tmp_path, rows, tokenizer, profile_dropout=0.0)
+    for row in range(len(lists.train)):
+        example = lists.train.example(row, 0)
+        chinese = example.request.query == "绿茶"
+        assert example.request.language == ("zh" if chinese else "en")
+        assert ("最近" in (example.profile or "")) == chinese
+    assert lists.card.languages == ("en", "zh")
+
+
+def test_nobody_to_hold_back_is_named(tmp_path: Path, tokenizer: HFTokenizer) -> None:
+    row: dict[str, object] = {"user_id": "u", "history": ["p9"], "target": "p2"}
+    with pytest.raises(DataError, match=r"lower training\.validation_shoppers"):
+        shop_lists(tmp_path, [row], tokenizer)
 
 
 def test_some_products_ask_to_be_ranked_first_and_nothing_follows_from_it(

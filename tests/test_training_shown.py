@@ -83,6 +83,8 @@ def test_what_was_clicked_far_down_counts_for_more(
             f"tea{1 + day}": 3, f"tea{2 + day}": 0, f"tea{3 + day}": 4, f"tea{4 + day}": 0,
         }  # fmt: skip
         assert example.request.query == "tea"
+        # The list weighs more by as much as its grades have grown: 7 in place of 4.
+        assert example.weight == 7 / 4
         # Nothing of that day or later is told of the shopper.
         if day == 0:
             assert example.profile is None

@@ -132,6 +132,27 @@ def test_lists_are_searches_of_that_moment(shop: Path, tokenizer: HFTokenizer) -
     assert hard > 2 * len(found.train)
 
 
+def test_too_few_shoppers_are_named(tmp_path: Path, shop: Path, tokenizer: HFTokenizer) -> None:
+    with BehaviourStore(tmp_path) as store:
+        store.append(
+            [
+                BehaviourEvent(
+                    user_id=f"shopper {user}",
+                    kind=EventKind.PURCHASE,
+                    at=START + timedelta(days=day),
+                    product_id=f"Tea{day}",
+                )
+                for user in range(4)
+                for day in range(3)
+            ]
+        )
+    settings = Settings.load(None, {"store.path": tmp_path})
+    catalogue = shop / "catalogue" / "products.arrow"
+    source = StoreBehaviour(name="store", catalogue=catalogue, until=START + timedelta(days=9))
+    with pytest.raises(DataError, match="too few shoppers to hold any back"):
+        source.lists(tmp_path / "work", settings, tokenizer, no_progress)
+
+
 def test_a_store_without_purchases_is_named(shop: Path, tokenizer: HFTokenizer) -> None:
     with pytest.raises(DataError, match="no purchases that models may learn from"):
         lists(shop, tokenizer, days=-1)

@@ -122,6 +122,31 @@ def test_a_folder_of_another_training_is_refused(
         tune(other, [files_in(data)], whole[0], name="toy")
 
 
+def test_a_training_may_start_from_an_adapter_and_owns_what_that_has_learnt(
+    whole: tuple[Path, AdapterCard], model: Path, data: Path, tmp_path: Path
+) -> None:
+    start = whole[0] / "adapter"
+    settings = tuning_settings(model, lists=4, validate_every=1, learning_rate=1e-4)
+    tune(settings, [files_in(data)], tmp_path / "more", name="more", start=start)
+    first = next(line for line in read_record(tmp_path / "more") if line["kind"] == "validation")
+    assert first["nDCG@10"] == pytest.approx(whole[1].validation["nDCG@10"], abs=1e-6)
+    if (tmp_path / "more" / "adapter").exists():
+        sources = read_data_card(tmp_path / "more" / "adapter").sources
+        assert sources == 2 * read_data_card(start).sources
+    other = tuning_settings(model, alpha=8)
+    with pytest.raises(ConfigError, match=r"scaled in another way: set training\.alpha = 32"):
+        tune(other, [files_in(data)], tmp_path / "other", name="other", start=start)
+    with pytest.raises(ConfigError, match=r"set ranking\.readout = verdict"):
+        tune(
+            settings,
+            [files_in(data)],
+            tmp_path / "labels",
+            name="labels",
+            start=start,
+            readout="labels",
+        )
+
+
 def test_a_damaged_checkpoint_is_named(
     whole: tuple[Path, AdapterCard], settings: Settings, data: Path, tmp_path: Path
 ) -> None:

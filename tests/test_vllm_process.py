@@ -25,7 +25,9 @@ from questions import ask, widest_gap
 from reranker.cli.app import app
 from reranker.errors import ConfigError, DataError
 from reranker.models.adapter import CARD_FILE, WEIGHTS_FILE, AdapterCard, BaseModelCard
+from reranker.models.asking import describe
 from reranker.models.embedded import EmbeddedModel
+from reranker.models.rendering import PromptRenderer, load_tokenizer
 from reranker.models.stored_folder import file_sha256
 from reranker.models.vllm import guard, launch
 from reranker.models.vllm.adapters import load_adapter, unload_adapter
@@ -298,6 +300,8 @@ def with_card(
 
     shutil.copytree(adapter, folder)
     weights = load_file(folder / WEIGHTS_FILE)
+    renderer = PromptRenderer(load_tokenizer(Path(base)))
+    labels = describe(renderer, name=base, context_length=1).labels
     save_file({n: w * scale if "lora_B" in n else w for n, w in weights.items()},
               folder / WEIGHTS_FILE)  # fmt: skip
     card = AdapterCard(
@@ -305,7 +309,7 @@ def with_card(
         created=datetime.now(UTC),
         base=BaseModelCard(name=base, fingerprint="0" * 64),
         readout=readout,  # type: ignore[arg-type]
-        answer=(),
+        answer=labels,
         templates=(),
         card_tokens=48,
         profile_tokens=256,

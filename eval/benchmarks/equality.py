@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eval.benchmarks.ranking_lists import RankingList
+from reranker.errors import ConfigError
 from reranker.ports import LanguageModel, Progress, no_progress
 from reranker.prompting import PromptBudget, build_prompt, draft_prompt
 from reranker.schema import Prompt, Readout, Value
@@ -49,7 +50,12 @@ async def compare(
 
     See `agreement`.
     """
-    both = first.spec.readouts & second.spec.readouts
+    both = {"labels", "verdict"} & first.spec.readouts & second.spec.readouts
+    if not both:
+        raise ConfigError(
+            f"{first.spec.name} and {second.spec.name} have no readout of log-probabilities in "
+            "common: serve without --lora, or set model.adapter = none"
+        )
     how: tuple[Readout, ...] = ("labels", "verdict")
     found = [
         await agreement(lists, first, second, readout=readout, progress=progress)

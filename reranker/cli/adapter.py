@@ -9,6 +9,7 @@ from rich.table import Table
 from reranker.cli.options import ConfigOption, JsonOption, SetOption, load_settings
 from reranker.cli.output import console, plain, print_json, progress_bars
 from reranker.cli.tune import files_in, show_card
+from reranker.errors import ConfigError
 
 if TYPE_CHECKING:
     from reranker.training.served import ServedMeasures
@@ -136,6 +137,8 @@ def merge(
     from reranker.models.weights import resolve
 
     settings = load_settings(config, None, sets)
+    if dtype not in {"auto", "bfloat16", "float32"}:
+        raise ConfigError(f"--dtype {dtype}: must be auto, bfloat16 or float32")
     with progress_bars() as report:
         base = resolve(settings.model.name, progress=report)
         card = write_merged(base, find_adapter(name), out, name=settings.model.name, dtype=dtype)

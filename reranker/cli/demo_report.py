@@ -10,12 +10,12 @@ from reranker.schema import RankedItem, RerankResult, SearchRequest, UserProfile
 from reranker.settings import ModelSettings, Settings
 
 _UNTUNED = (
-    "The embedded language model (SmolLM2, 135 million parameters) is asked without an adapter: "
-    "it ranks at chance. This shows the whole path at work, not the quality of a tuned model."
+    "{model} is asked without an adapter. The embedded default (SmolLM2, 135 million parameters) "
+    "then ranks at chance: this shows the whole path at work, not the quality of a tuned model."
 )
 _TUNED = (
-    "The embedded language model is small (SmolLM2, 135 million parameters) and ranks with the "
-    "adapter {name}, which learnt from {lists:,} lists of purchases ({sources}). On {held:,.0f} "
+    "{model}, small as it is, ranks with the adapter {name}, which "
+    "learnt from {lists:,} lists of purchases ({sources}). On {held:,.0f} "
     "lists of 20 products by shoppers who were held back its nDCG@10 is {value:.2f}; chance is "
     "0.23. Serve a larger one, tuned on the shop's own behaviour (shelfwise tune)."
 )
@@ -131,9 +131,10 @@ def _remark(settings: ModelSettings) -> str:
 
     folder = adapter_of(settings)
     if folder is None:
-        return _UNTUNED
+        return _UNTUNED.format(model=settings.name)
     card = read_card(folder)
     return _TUNED.format(
+        model=settings.name,
         name=card.identity,
         lists=card.training.get("lists_seen", 0),
         sources=", ".join(source.name for source in read_data_card(folder).sources),

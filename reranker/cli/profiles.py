@@ -172,7 +172,10 @@ def _with_writer(
         with ExitStack() as resources:
             profiles = _open(settings, resources)
             report = resources.enter_context(progress_bars())
-            model = open_model(settings, progress=report)
+            # An adapter for ranking writes no better, and cannot be asked to.
+            plain_model = settings.model.model_copy(update={"adapter": "none"})
+            untuned = settings.model_copy(update={"model": plain_model})
+            model = open_model(untuned, progress=report)
             try:
                 return await write(profiles, SummaryWriter(model), report)
             finally:

@@ -14,6 +14,7 @@ from reranker.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from reranker.models.adapter import AdapterCard
     from reranker.ports import Progress
+    from reranker.schema import Readout
     from reranker.settings import Settings
     from reranker.training.sources import ListSource, PurchaseFiles
 
@@ -65,12 +66,13 @@ def tune(
 ) -> None:
     """Tune the embedded model on purchases; called again, go on where it was stopped.
 
-    A purchase is a row of user_id, history (product ids, oldest first) and target; query and
-    candidates are optional. With --behaviour and --shown, the store's shoppers are learnt from who
-    have agreed to training: from what they bought, and from the lists that they were shown, clicks
-    weighed by how often their place is looked at. Some shoppers are held back to validate on
-    (training.validation_shoppers).
-    The best adapter so far is always in OUT/adapter.
+    A purchase is a row of user_id, history (product ids, oldest first; without what is to be
+    predicted) and target; query and candidates are optional. With --behaviour and --shown, the
+    store's shoppers are learnt from who agree to training (privacy.default_consent, where nothing
+    was said): from what they bought, and from the lists that they were shown, clicks weighed by how
+    often their place is looked at. Some shoppers are held back to validate on
+    (training.validation_shoppers). The adapter is for the verdict readout, or with
+    ranking.readout=labels for that. The best one so far is always in OUT/adapter.
     """
     from reranker.models.adapter import find_adapter
     from reranker.training.tuning import tune as run
@@ -89,6 +91,9 @@ def tune(
         )
     if weight and len(weight) != len(sources):
         raise ConfigError(f"--weight: {len(weight)} are given for {len(sources)} sources")
+    if settings.ranking.readout == "generate":
+        raise ConfigError("ranking.readout = generate: tuning is for verdict (or auto) and labels")
+    readout: Readout = "labels" if settings.ranking.readout == "labels" else "verdict"
     with progress_bars() as report:
         card = run(
             settings,
@@ -96,6 +101,7 @@ def tune(
             out,
             name=name,
             weights=weight or (),
+            readout=readout,
             start=find_adapter(start) if start else None,
             published=published,
             progress=report,
@@ -147,6 +153,7 @@ def _shown(settings: "Settings", until: datetime, out: Path, report: "Progress")
     file.parent.mkdir(parents=True, exist_ok=True)
     build_labels(settings, file, until, purpose="training", progress=report)
     impressions = tuple(read_impressions(file))
+    file.unlink()  # pseudonyms and queries are left where a request to forget looks
     examination: tuple[float, ...] = ()
     try:
         bias = position_based_em(LoggedLists.from_impressions(impressions))
@@ -191,7 +198,10 @@ def show_card(card: "AdapterCard") -> None:
 
 
 def _ask(card: "AdapterCard") -> str:
-    return f"--set ranking.card_tokens={card.card_tokens}"
+    return (
+        f"--set ranking.card_tokens={card.card_tokens} "
+        f"--set profile.max_tokens={card.profile_tokens}"
+    )
 
 
 def _required(folder: Path, names: tuple[str, ...]) -> Path:

@@ -156,8 +156,10 @@ def adapter_of(settings: ModelSettings) -> Path | None:
     return next(fitting, None)
 
 
-def merged_card(model: Path) -> AdapterCard | None:
-    """Return the card of the adapter that was merged into a model's folder; None for other folders.
+def card_beside(model: Path) -> AdapterCard | None:
+    """Return the card in a folder, of an adapter or of a model that one was merged into.
+
+    None where there is none; the weights are not looked at.
 
     Raises:
         DataError: the card is damaged.
@@ -244,7 +246,14 @@ def check_use(card: AdapterCard, answers: Mapping[str, Sequence[str]]) -> None:
     Raises:
         ConfigError: naming what differs, and what to do.
     """
-    if tuple(answers.get(card.readout, ())) != card.answer:
+    if card.readout not in answers:
+        message = (
+            f"adapter {card.name}: it was tuned for the {card.readout} readout, by which the model "
+            "cannot be asked here: serve a model for verdict without --lora and --enable-lora, and "
+            "by vLLM's own completions"
+        )
+        raise ConfigError(message)
+    if tuple(answers[card.readout]) != card.answer:
         message = (
             f"adapter {card.name}: it was tuned for {card.readout} answers "
             f"{', '.join(map(repr, card.answer[:4]))} and the model gives others here: tune again"
@@ -278,7 +287,7 @@ def check_prompt(card: AdapterCard, prompt: Prompt) -> None:
 
 def readout_answers(renderer: PromptRenderer, spec: ModelSpec) -> dict[str, tuple[str, ...]]:
     """Return what is read of a model by readout: the verdict's token, or the labels."""
-    answers = {"labels": spec.labels}
+    answers = {"labels": spec.labels} if "labels" in spec.readouts else {}
     if "verdict" in spec.readouts:
         answers["verdict"] = (renderer.decode([renderer.verdict_token()]),)
     return answers

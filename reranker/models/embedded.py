@@ -15,10 +15,10 @@ from reranker.models.adapter import (
     AdapterCard,
     BaseModelCard,
     adapter_of,
+    card_beside,
     check_base,
     check_prompt,
     check_use,
-    merged_card,
     read_card,
     readout_answers,
     tuned_spec,
@@ -239,7 +239,7 @@ class EmbeddedModel:
         self, model: "PreTrainedModel", folder: Path, settings: ModelSettings
     ) -> AdapterCard | None:
         """Merge the adapter into the weights, if there is one; offer only what it was tuned for."""
-        card, adapter = merged_card(folder), adapter_of(settings)
+        card, adapter = card_beside(folder), adapter_of(settings)
         if card is not None and adapter is not None:
             message = f"model.adapter = {settings.adapter}: {folder} has {card.identity} merged in"
             raise ConfigError(f"{message} already: set model.adapter = none")

@@ -11,16 +11,19 @@ from reranker.errors import ConfigError, DataError
 from reranker.models.adapter import (
     CARD_FILE,
     CONFIG_FILE,
+    DATA_CARD_FILE,
     WEIGHTS_FILE,
     AdapterCard,
     BaseModelCard,
     check_base,
     read_card,
+    read_data_card,
 )
 from reranker.models.loading import load_causal_model
 from reranker.models.stored_folder import MANIFEST
 
 _SAMPLED = 64
+_SPECIAL = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
 
 
 def weights_fingerprint(tensors: Iterable[tuple[str, Any]]) -> str:
@@ -109,19 +112,30 @@ def write_merged(base: Path, adapter: Path, target: Path, *, name: str, dtype: s
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         for file in base.iterdir():
-            if file.is_file() and "safetensors" not in file.name and file.name != MANIFEST:
+            weights = "safetensors" in file.name or file.suffix in {".bin", ".pt", ".pth"}
+            if file.is_file() and not weights and file.name != MANIFEST:
                 shutil.copy2(file, fresh / file.name)
         model.save_pretrained(str(fresh))
-        shutil.copy2(adapter / CARD_FILE, fresh / CARD_FILE)
+        _copy_cards(adapter, fresh)
         fresh.replace(target)
     except OSError as error:
         raise DataError(f"{target}: it cannot be written: {error}") from error
     return card
 
 
+def _copy_cards(adapter: Path, target: Path) -> None:
+    """Keep what tells of the adapter, and of whom it learnt from, beside the merged weights."""
+    shutil.copy2(adapter / CARD_FILE, target / CARD_FILE)
+    if (adapter / DATA_CARD_FILE).is_file():
+        shutil.copy2(adapter / DATA_CARD_FILE, target / DATA_CARD_FILE)
+        shoppers = read_data_card(adapter).shoppers
+        if shoppers:
+            shutil.copy2(adapter / shoppers, target / shoppers)
+
+
 def _scaling(config: Mapping[str, Any], folder: Path) -> float:
     kind = config.get("peft_type")
-    special = [name for name in ("use_dora", "modules_to_save", "rank_pattern") if config.get(name)]
+    special = [name for name in _SPECIAL if config.get(name)]
     if kind != "LORA" or special or config.get("bias", "none") != "none":
         what = ", ".join(special) or str(kind)
         message = f"{folder / CONFIG_FILE}: only plain LoRA adapters can be loaded, not {what}"

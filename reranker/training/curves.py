@@ -50,7 +50,7 @@ def draw(curves: Mapping[str, Sequence[Point]], measure: str) -> str:
     """Return an SVG picture of curves by name, with a legend."""
     points = [point for curve in curves.values() for point in curve]
     most = max(point.seen for point in points) or 1
-    high = min(1.0, max(point.value for point in points) * 1.1)
+    high = min(1.0, max(point.value for point in points) * 1.1) or 1.0
 
     def x(seen: float) -> float:
         return _PAD + (_WIDTH - 2 * _PAD) * seen / most

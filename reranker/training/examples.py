@@ -21,8 +21,11 @@ from reranker.training.purchases import Purchase
 NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 """Stands for the moment of a purchase of which only the order is known."""
 
-ProfileText = Callable[[Purchase], str | None]
+ProfileText = Callable[[Purchase, Language], str | None]
 """Returns what is told of a shopper, from what had happened before a purchase; None: nothing."""
+
+LanguageOf = Callable[[Purchase], Language]
+"""Returns the language of a purchase's prompt."""
 
 Products = Callable[[Sequence[str]], Sequence[Product | None]]
 """Returns the products of some ids, None where the catalogue has none."""
@@ -106,7 +109,7 @@ class PurchaseExamples:
         teacher: Teacher | None = None,
         profile_dropout: float = 0.0,
         hostile_share: float = 0.0,
-        language: Language = "en",
+        language: LanguageOf = lambda _: "en",
         seed: int = 0,
     ) -> None:
         """Take everything that a list is made of; nothing is computed yet.
@@ -121,7 +124,7 @@ class PurchaseExamples:
             teacher: grades the candidates.
             profile_dropout: share of lists that say nothing of the shopper, as those of strangers.
             hostile_share: share of lists in which a product's text asks to be ranked first.
-            language: of the prompts.
+            language: of the prompts; serving must choose the same.
             seed: of all that is drawn.
         """
         self.name = name
@@ -146,21 +149,21 @@ class PurchaseExamples:
             DataError: the catalogue lacks the product that was bought.
         """
         purchase = self._purchases[row]
-        name = f"{self.name}/{row}/{visit}"
+        name, language = f"{self.name}/{row}/{visit}", self._language(purchase)
         generator = random.Random(f"{self._seed}/{name}")
         told = generator.random() >= self._dropout
         shown = self._shown(purchase, generator)
         ids = [product.product_id for product in shown]
-        candidates = self._persuading(shown, generator)
+        candidates = self._persuading(shown, language, generator)
         return TrainingExample(
             example_id=name,
             user_id=purchase.user_id,
-            profile=self._profile(purchase) if told else None,
+            profile=self._profile(purchase, language) if told else None,
             request=SearchRequest(
                 request_id=name,
                 query=purchase.query,
                 at=purchase.at or NO_TIME,
-                language=self._language,
+                language=language,
             ),
             candidates=tuple(
                 Candidate(product=product, recall_rank=rank, recall_score=0.0)
@@ -169,6 +172,7 @@ class PurchaseExamples:
             grades=_grades(purchase, ids),
             teacher=self._taught(purchase, ids, told=told),
             logged=_logged(purchase, ids),
+            weight=purchase.weight,
         )
 
     def _shown(self, purchase: Purchase, generator: random.Random) -> list[Product]:
@@ -186,12 +190,14 @@ class PurchaseExamples:
             )
         return found
 
-    def _persuading(self, shown: Sequence[Product], generator: random.Random) -> list[Product]:
+    def _persuading(
+        self, shown: Sequence[Product], language: Language, generator: random.Random
+    ) -> list[Product]:
         """Return the products, the text of one of them asking for the first place now and then."""
         candidates = list(shown)
         if self._hostile and generator.random() < self._hostile:
             place = generator.randrange(len(candidates))
-            candidates[place] = hostile(candidates[place], self._language, generator)
+            candidates[place] = hostile(candidates[place], language, generator)
         return candidates
 
     def _taught(

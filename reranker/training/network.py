@@ -3,6 +3,7 @@
 Importing this module loads torch, transformers and peft.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reranker.errors import ConfigError
-from reranker.models.adapter import WEIGHTS_FILE, BaseModelCard, check_base, read_card
+from reranker.models.adapter import CONFIG_FILE, WEIGHTS_FILE, BaseModelCard, check_base, read_card
 from reranker.models.loading import context_length, load_causal_model
 from reranker.models.merging import weights_fingerprint
 from reranker.models.prefill import ScoreHead, padded, slot_logprobs
 from reranker.training.causal_attention import use_blocks
 from reranker.training.encoding import EncodedList
 from reranker.training.low_rank import ADAPTER, attach, make_lean, trained
+
+
+def _has_windows(config: Any) -> bool:
+    """Tell whether a layer looks back only so far, which attention in blocks does not know."""
+    own = config.get_text_config()
+    return bool(getattr(own, "sliding_window", None)) or any(
+        kind != "full_attention" for kind in getattr(own, "layer_types", None) or ()
+    )
 
 
 class TunedNetwork:
@@ -61,7 +70,7 @@ class TunedNetwork:
             base, rank=rank, alpha=alpha, rank_stabilised=rank_stabilised, seed=seed
         )
         self.lean_layers = make_lean(self.wrapped) if lean else 0
-        if lean and base.device.type == "cpu":
+        if lean and base.device.type == "cpu" and not _has_windows(base.config):
             use_blocks(base)
         self.wrapped.train()
 
@@ -104,6 +113,14 @@ class TunedNetwork:
         """
         card = read_card(folder)
         check_base(card, BaseModelCard(name="the model", fingerprint=self.fingerprint))
+        told = json.loads((folder / CONFIG_FILE).read_bytes())
+        own = self.wrapped.peft_config[ADAPTER]
+        if (told["lora_alpha"], told["use_rslora"]) != (own.lora_alpha, own.use_rslora):
+            message = (
+                f"{folder}: its products are scaled in another way: set training.alpha = "
+                f"{told['lora_alpha']} and training.rank_stabilised = {told['use_rslora']}"
+            )
+            raise ConfigError(message)
         saved = load_file(folder / WEIGHTS_FILE)
         state = {name.replace(".weight", f".{ADAPTER}.weight"): t for name, t in saved.items()}
         trained = self.trained

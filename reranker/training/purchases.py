@@ -38,6 +38,7 @@ class Purchase(Value):
         candidates: what was on offer, the target among it; empty where that is not known.
         grades: how much each candidate was wanted; empty: the target alone.
         scores: a teacher's, one a candidate; empty: none.
+        weight: of the list in the loss.
         propensity: probability with which the first candidate was shown first, where a policy told.
         along: what was bought together with the target: no example of what was not bought.
         at: the moment of the purchase; None where it is not known.
@@ -50,6 +51,7 @@ class Purchase(Value):
     candidates: tuple[Identifier, ...] = ()
     grades: tuple[Annotated[FiniteFloat, Field(ge=0)], ...] = ()
     scores: tuple[FiniteFloat, ...] = ()
+    weight: Annotated[FiniteFloat, Field(gt=0)] = 1.0
     propensity: Annotated[float, Field(gt=0, le=1)] | None = None
     along: tuple[Identifier, ...] = ()
     at: AwareDatetime | None = None

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from reranker.errors import DataError
 from reranker.ports import Progress, Tokenizer
-from reranker.schema import Impression, Language, ShownItem
+from reranker.schema import Impression, ShownItem
 from reranker.settings import Settings
 from reranker.training.negatives import NegativeMix, NegativeSampler
 from reranker.training.purchases import Purchase, split_by_shopper
-from reranker.training.sources import Lists, lists_of
+from reranker.training.sources import Lists, language_by, lists_of
 from reranker.training.store_source import ToldProfiles
 from retrieval.behaviour import BehaviourStore
 from retrieval.behaviour.pseudonyms import Pseudonym
@@ -26,9 +26,10 @@ class ShownLists:
     """A `ListSource` over impressions of the store of the settings.
 
     A product's grade (0 shown, 1 clicked, 2 put aside, 3 bought) is divided by how often its place
-    is looked at: what was clicked far down counts for those who did not get there (inverse
-    propensity weights of a softmax loss: Joachims et al. 2017, arXiv 1608.04468; Ai et al. 2018,
-    arXiv 1804.05938). The profile is the one that serving would have made at that moment.
+    is looked at, and the list weighs as much more as its grades have grown: what was clicked far
+    down counts for those who did not get there (inverse propensity weights of a softmax loss:
+    Joachims et al. 2017, arXiv 1608.04468; Ai et al. 2018, arXiv 1804.05938). The profile is the
+    one that serving would have made at that moment.
 
     Attributes:
         name: what records call it.
@@ -36,14 +37,12 @@ class ShownLists:
         impressions: graded, of shoppers who have agreed to training; see `retrieval.labels`.
         examination: how often each place is looked at, relative to the first; the last value
             stands for all places after it. Empty: all alike.
-        language: of the prompts.
     """
 
     name: str
     catalogue: Path
     impressions: Sequence[Impression]
     examination: tuple[float, ...] = ()
-    language: Language = "en"
 
     def lists(
         self, work: Path, settings: Settings, tokenizer: Tokenizer, progress: Progress
@@ -67,14 +66,15 @@ class ShownLists:
             )
         with BehaviourStore(settings.store.path, read_only=True, privacy=settings.privacy) as store:
             told = ToldProfiles(DuckDBProfileStore(store, table, settings.profile, tokenizer))
+            language = language_by(settings.ranking)
             for done, purchase in enumerate(purchases, start=1):
-                told.look_up(purchase, self.language)
+                told.look_up(purchase, language(purchase))
                 progress("making profiles", done, len(purchases))
             key = store.fingerprint
         held = min(training.validation_shoppers, len({one.user_id for one in purchases}) // 5)
         split = split_by_shopper(purchases, validation=held, seed=training.seed)
         negatives = NegativeSampler(ids, NegativeMix.of(training))
-        found = lists_of(self.name, split, table, told, negatives, training)
+        found = lists_of(self.name, split, table, told, negatives, settings)
         written = {Pseudonym.written(one.user_id) for one in split.train}
         pseudonyms = tuple(sorted(each for each in written if each is not None))
         return found.model_copy(update={"pseudonyms": pseudonyms, "key_fingerprint": key})
@@ -85,14 +85,15 @@ class ShownLists:
         if len(items) < _FEWEST or not any(item.grade for item in items):
             return None
         best = max(items, key=lambda item: item.grade)
-        first = items[0]
+        first, grades = items[0], tuple(self._grade(item) for item in items)
         return Purchase(
             user_id=impression.user_id or impression.request_id,
             history=(),
             target=best.product_id,
             query=impression.query,
             candidates=tuple(item.product_id for item in items),
-            grades=tuple(self._grade(item) for item in items),
+            grades=grades,
+            weight=sum(grades) / sum(item.grade for item in items),
             propensity=first.propensity if first.position == 1 else None,
             at=impression.at,
         )

@@ -8,10 +8,12 @@ from typing import Protocol
 from reranker.errors import DataError
 from reranker.models.adapter import SourceCard
 from reranker.ports import Progress, Tokenizer
-from reranker.schema import Product, Value
-from reranker.settings import Settings, TrainingSettings
+from reranker.prompting import detect_language
+from reranker.schema import Language, Product, Value
+from reranker.settings import RankingSettings, Settings, TrainingSettings
 from reranker.training.examples import (
     NO_TIME,
+    LanguageOf,
     ProfileText,
     PurchaseExamples,
     Teacher,
@@ -107,7 +109,7 @@ class PurchaseFiles(Value):
         teacher = _teacher(table, histories, split, negatives, training)
         progress("reading purchases", 2, 2)
         told = UntimedProfiles(ProfileBuilder(table, settings.profile, tokenizer))
-        return lists_of(self.name, split, table, told, negatives, training, teacher)
+        return lists_of(self.name, split, table, told, negatives, settings, teacher)
 
 
 def lists_of(
@@ -116,10 +118,19 @@ def lists_of(
     table: ProductTable,
     profile: ProfileText,
     negatives: NegativeSampler,
-    training: TrainingSettings,
+    settings: Settings,
     teacher: Teacher | None = None,
 ) -> Lists:
-    """Put together the lists of both parts of a split."""
+    """Put together the lists of both parts of a split.
+
+    Raises:
+        DataError: nobody is held back.
+    """
+    training, language = settings.training, language_by(settings.ranking)
+    if not split.validation:
+        raise DataError(
+            f"{name}: there are too few shoppers to hold any back for validation: five are needed"
+        )
 
     def examples(part: Sequence[Purchase], name: str, *, learnt: bool) -> PurchaseExamples:
         return PurchaseExamples(
@@ -132,6 +143,7 @@ def lists_of(
             teacher=teacher,
             profile_dropout=training.profile_dropout if learnt else 0.0,
             hostile_share=training.hostile if learnt else 0.0,
+            language=language,
             seed=training.seed,
         )
 
@@ -139,7 +151,7 @@ def lists_of(
     return Lists(
         train=examples(split.train, name, learnt=True),
         validation=tuple(held.example(row, 0) for row in range(len(held))),
-        card=_card(name, split, len(table)),
+        card=_card(name, split, len(table), language),
     )
 
 
@@ -155,10 +167,10 @@ class UntimedProfiles:
     def __init__(self, builder: ProfileBuilder) -> None:
         self._builder = builder
 
-    def __call__(self, purchase: Purchase) -> str | None:
+    def __call__(self, purchase: Purchase, language: Language) -> str | None:
         """Return the profile's text from what was bought before a purchase."""
         events = untimed_purchases(purchase.history, NO_TIME)
-        found = self._builder.build(purchase.user_id, events, NO_TIME, timed=False)
+        found = self._builder.build(purchase.user_id, events, NO_TIME, language, timed=False)
         return found.summary if found is not None else None
 
 
@@ -211,7 +223,18 @@ def _teacher(
     return teacher
 
 
-def _card(name: str, split: Split, products: int) -> SourceCard:
+def language_by(settings: RankingSettings) -> LanguageOf:
+    """Return what tells the language of a purchase's prompt, as serving tells that of a search."""
+
+    def language(purchase: Purchase) -> Language:
+        if settings.language != "auto":
+            return settings.language
+        return detect_language(purchase.query)
+
+    return language
+
+
+def _card(name: str, split: Split, products: int, language: LanguageOf) -> SourceCard:
     moments = [one.at for one in split.train if one.at is not None]
     return SourceCard(
         name=name,
@@ -220,6 +243,6 @@ def _card(name: str, split: Split, products: int) -> SourceCard:
         products=products,
         first=min(moments, default=None),
         last=max(moments, default=None),
-        languages=("en",),
+        languages=tuple(sorted({language(one) for one in split.train})),
         sha256=fingerprint(split.train),
     )

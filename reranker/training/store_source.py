@@ -11,7 +11,7 @@ from reranker.schema import CATEGORY_SEPARATOR, Language, Value
 from reranker.settings import Settings
 from reranker.training.negatives import NegativeMix, NegativeSampler
 from reranker.training.purchases import Purchase, split_by_shopper
-from reranker.training.sources import Lists, categories_of, lists_of
+from reranker.training.sources import Lists, categories_of, language_by, lists_of
 from reranker.training.store_purchases import purchases_of
 from retrieval.behaviour import BehaviourStore
 from retrieval.behaviour.pseudonyms import Pseudonym
@@ -26,20 +26,19 @@ class StoreBehaviour(Value):
 
     Learnt from are purchases of shoppers who have agreed to training. The profile is the one that
     serving would have made at that moment. Negatives are of the same category, and what the
-    shopper has bought of it before; the rest of the mix is the settings'.
+    shopper has bought of it before; the rest of the mix is the settings'. There is no teacher: what
+    is bought together would be counted over the purchases that are learnt from.
 
     Attributes:
         catalogue: file of the catalogue.
         until: purchases from then on are not looked at.
         per_shopper: most purchases of one shopper.
-        language: of the prompts.
     """
 
     name: str
     catalogue: Path
     until: datetime
     per_shopper: int = 20
-    language: Language = "en"
 
     def lists(
         self, work: Path, settings: Settings, tokenizer: Tokenizer, progress: Progress
@@ -60,8 +59,9 @@ class StoreBehaviour(Value):
                 message = f"{folder}: no purchases that models may learn from before {self.until}"
                 raise DataError(message)
             told = ToldProfiles(DuckDBProfileStore(store, table, settings.profile, tokenizer))
+            language = language_by(settings.ranking)
             for done, purchase in enumerate(purchases, start=1):
-                told.look_up(purchase, self.language)
+                told.look_up(purchase, language(purchase))
                 progress("making profiles", done, len(purchases))
             key = store.fingerprint
         held = min(training.validation_shoppers, len({one.user_id for one in purchases}) // 5)
@@ -73,7 +73,7 @@ class StoreBehaviour(Value):
             recall=_OwnHistory(categories),
             bar_history=False,
         )
-        found = lists_of(self.name, split, table, told, negatives, training)
+        found = lists_of(self.name, split, table, told, negatives, settings)
         written = {Pseudonym.written(one.user_id) for one in split.train}
         pseudonyms = tuple(sorted(each for each in written if each is not None))
         return found.model_copy(update={"pseudonyms": pseudonyms, "key_fingerprint": key})
@@ -110,8 +110,9 @@ class ToldProfiles:
         found = self._profiles.profile(purchase.user_id, purchase.at, language)
         self._texts[purchase.user_id, purchase.at] = found.summary if found else None
 
-    def __call__(self, purchase: Purchase) -> str | None:
+    def __call__(self, purchase: Purchase, language: Language) -> str | None:
         """Return the text for a purchase; None without consent to a profile."""
+        del language  # it was made in that of the purchase
         return None if purchase.at is None else self._texts.get((purchase.user_id, purchase.at))
 
 

@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reranker.models.adapter import AdapterCard, BaseModelCard, DataCard, readout_answers
+from reranker.errors import ConfigError
+from reranker.models.adapter import (
+    AdapterCard,
+    BaseModelCard,
+    DataCard,
+    adapter_of,
+    read_card,
+    read_data_card,
+    readout_answers,
+)
 from reranker.models.asking import describe
 from reranker.models.conversion import quiet_transformers
 from reranker.models.embedded import EmbeddedModel
@@ -28,7 +37,8 @@ from reranker.training.plan import Curriculum
 from reranker.training.served import ServedMeasures, measure_served
 from reranker.training.sources import Lists, ListSource
 from reranker.training.speed import SpeedComparison, compare_speed
-from retrieval.privacy.traces import SHOPPERS
+from retrieval.behaviour.pseudonyms import Pseudonym
+from retrieval.privacy.traces import SHOPPERS, read_shoppers
 
 ADAPTER_FOLDER = "adapter"
 _SAMPLED = 16
@@ -110,6 +120,7 @@ def evaluate(
     import asyncio
     from tempfile import TemporaryDirectory
 
+    settings = _as_tuned(settings)
     model = EmbeddedModel.load(settings.model, progress=progress)
     readout: Readout = "verdict" if "verdict" in model.spec.readouts else "labels"
     with TemporaryDirectory() as work:
@@ -168,6 +179,21 @@ def compare(
     )
 
 
+def _as_tuned(settings: Settings) -> Settings:
+    """Take what decides prompts and held-back shoppers from the adapter's card, if there is one."""
+    folder = adapter_of(settings.model)
+    if folder is None:
+        return settings
+    card = read_card(folder)
+    held = {n: card.training[n] for n in ("seed", "validation_shoppers") if n in card.training}
+    ranking = settings.ranking.model_copy(update={"card_tokens": card.card_tokens})
+    profile = settings.profile.model_copy(update={"max_tokens": card.profile_tokens})
+    training = settings.training.model_copy(update=held)
+    return settings.model_copy(
+        update={"ranking": ranking, "profile": profile, "training": training}
+    )
+
+
 class _Run:
     """What one tuning is made of."""
 
@@ -189,6 +215,8 @@ class _Run:
         self._readout = readout
         self._start = ""
         self.published = False
+        self._before = DataCard(sources=())
+        self._before_shoppers: list[Pseudonym] = []
         self.lists: list[Lists] = [
             source.lists(folder / "data" / str(number), settings, tokenizer, progress)
             for number, source in enumerate(sources)
@@ -221,20 +249,37 @@ class _Run:
             [one.train for one in self.lists], weights, batch=training.batch, seed=training.seed
         )
         # Spread over all sources, however many lists each of them holds back.
-        stride = max(len(self.validation) // training.validation_lists, 1)
+        held, looked_at = self.validation, min(training.validation_lists, len(self.validation))
+        spread = [held[number * len(held) // looked_at] for number in range(looked_at)]
         return Trainer(
             self.network,
             self._encoder,
             curriculum,
-            self.validation[::stride][: training.validation_lists],
+            spread,
             training,
             self._folder,
             plan=self._plan(weights),
         )
 
     def start_from(self, adapter: Path) -> None:
-        """Begin with the weights of an adapter."""
+        """Begin with the weights of an adapter; whoever it learnt from, this one has, too.
+
+        Raises:
+            ConfigError: the adapter was tuned in another way, or on shoppers of another key.
+            DataError: it is damaged.
+        """
+        card = read_card(adapter)
+        if card.readout != self._readout:
+            raise ConfigError(
+                f"{adapter}: it was tuned for {card.readout}: set ranking.readout = {card.readout}"
+            )
         self._start = self.network.start_from(adapter)
+        data = read_data_card(adapter)
+        self._before = data
+        if data.shoppers:
+            self._before_shoppers = [
+                Pseudonym(one) for one in read_shoppers(adapter / data.shoppers)
+            ]
 
     def write(self, measures: Mapping[str, float], step: int) -> AdapterCard:
         """Write the network's present adapter with its cards."""
@@ -253,12 +298,23 @@ class _Run:
             "training": {**training, "lists_seen": step * settings.training.batch},
         }
         kept = () if self.published else self.lists
+        before = self._before
         shoppers = [pseudonym for one in kept for pseudonym in one.pseudonyms]
-        keys = [one.key_fingerprint for one in kept if one.key_fingerprint]
+        shoppers += self._before_shoppers
+        keys = {one.key_fingerprint for one in kept if one.key_fingerprint}
+        if before.key_fingerprint:
+            keys.add(before.key_fingerprint)
+        if len(keys) > 1:
+            message = (
+                "--from: the adapter learnt from shoppers whose pseudonyms were made with another "
+                "key, so that nobody could be found in both: start from one of the same key"
+            )
+            raise ConfigError(message)
         data = DataCard(
-            sources=tuple(one.card for one in self.lists),
+            sources=(*before.sources, *(one.card for one in self.lists)),
             shoppers=SHOPPERS if shoppers else None,
-            key_fingerprint=keys[0] if keys else None,
+            key_fingerprint=next(iter(keys), None),
+            erased_shoppers=before.erased_shoppers,
         )
         folder = self._folder / ADAPTER_FOLDER
         return write_adapter(folder, self.network, facts, data, shoppers)
@@ -272,6 +328,7 @@ class _Run:
             "sources": [one.card.model_dump(mode="json") for one in self.lists],
             "weights": list(weights),
             "start": self._start,
+            "readout": self._readout,
             # Whatever settings, templates or profiles come to, they come to these tokens.
             "lists": [one.prompt.token_ids for one in self.validation[:_SAMPLED]],
         }

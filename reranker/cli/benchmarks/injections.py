@@ -48,12 +48,20 @@ def injections(
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     table = Table(
-        "Request", "In the", "Median gain", "Mean gain", "First", "First, neutral", box=None
+        "Request",
+        "In the",
+        "Median gain",
+        "Mean gain",
+        "First",
+        "First, neutral",
+        "Unheard",
+        box=None,
     )
     for row in rows:
         table.add_row(
             plain(row.name), row.place, f"{row.median_gain:+.1f}", f"{row.mean_gain:+.1f}",
             f"{row.first:.0%}", f"{row.first_neutral:.0%}",
+            str(row.unheard),
         )  # fmt: skip
     console.print(table)
     overall = median(row.median_gain for row in rows)

@@ -7,9 +7,13 @@ from typing import Any, Literal
 import httpx
 
 from reranker.errors import ConfigError, ModelUnavailable
-from reranker.models.adapter import AdapterCard, read_card
-from reranker.models.vllm.discovery import Discovery
+from reranker.models.adapter import AdapterCard, check_use, read_card, readout_answers
+from reranker.models.asking import describe
+from reranker.models.conversion import quiet_transformers
+from reranker.models.rendering import PromptRenderer, load_tokenizer
+from reranker.models.vllm.discovery import Discovery, TokenSample
 from reranker.models.vllm.http import Refused, authorization, base_url, content
+from reranker.models.weights import resolve_tokenizer
 from reranker.schema import Value
 from reranker.settings import ServerSettings
 
@@ -36,7 +40,9 @@ def load_adapter(
 ) -> LoadedAdapter:
     """Load an adapter into a server that runs, in place of one of the same name.
 
-    Requests under way are answered with what was loaded when they came.
+    Requests under way are answered with what was loaded when they came. vLLM keeps what it has
+    cached of prompts by an adapter's name and path: weights that have changed need another folder,
+    as each run of tuning has.
 
     Args:
         url: of the server.
@@ -46,14 +52,20 @@ def load_adapter(
         name: by which clients will ask for it; None takes the adapter's own.
 
     Raises:
-        ConfigError: the adapter cannot be served in this way; the message says in which it can.
+        ConfigError: the adapter cannot be served in this way, or not beside this model; the message
+            says what can be done.
         DataError: the adapter is damaged.
         ModelUnavailable: the server cannot be reached, or refuses.
     """
     card = read_card(folder)
     _check(card, folder, base)
+    with quiet_transformers():
+        renderer = PromptRenderer(load_tokenizer(resolve_tokenizer(base)), name=base)
+    spec = describe(renderer, name=base, context_length=1)
+    check_use(card, readout_answers(renderer, spec))
     asked = name or card.name
-    present = Discovery(url, settings.model_copy(update={"adapter": None})).served()
+    discovery = Discovery(url, settings.model_copy(update={"adapter": None}))
+    present = discovery.ask(TokenSample.of(renderer))
     if asked == present.name:
         raise ConfigError(f"--name {asked}: the model itself is called so there: choose another")
     swapped = asked in present.adapters

@@ -21,9 +21,9 @@ from reranker.errors import (
 )
 from reranker.models.adapter import (
     AdapterCard,
+    card_beside,
     check_prompt,
     check_use,
-    merged_card,
     readout_answers,
     tuned_spec,
 )
@@ -123,7 +123,7 @@ class VLLMModel:
                 failed[url] = error
         if not found:
             raise next(iter(failed.values()))
-        card = merged_card(folder)
+        card = card_beside(folder)
         loaded = cls(common(found), renderer, HFTokenizer(folder), server, card)
         for url, failure in failed.items():
             loaded.pool.leave_alone(url, str(failure))

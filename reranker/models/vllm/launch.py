@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 
 from reranker.errors import ConfigError, DataError
+from reranker.models.adapter import card_beside
 from reranker.schema import Value
 
 Device = Literal["auto", "gpu", "cpu"]
@@ -169,6 +170,13 @@ def _lora(options: ServeOptions) -> list[str]:
 
 
 def _rank(name: str, folder: Path) -> int:
+    card = card_beside(folder)
+    if card is not None and card.readout == "verdict":
+        raise ConfigError(
+            f"--adapter {name}={folder}: it was tuned for the verdict readout, which can kill "
+            f"vLLM's engine beside LoRA adapters: shelfwise adapter merge {folder} --out FOLDER, "
+            "then serve that"
+        )
     file = folder / "adapter_config.json"
     if not file.is_file():
         raise ConfigError(f"--adapter {name}={folder}: there is no {file.name}: no LoRA adapter")
