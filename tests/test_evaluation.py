@@ -55,10 +55,10 @@ def test_who_counts_beats_chance(result: Evaluation) -> None:
 
 def test_every_figure_has_its_interval_and_its_comparison(result: Evaluation) -> None:
     for ranker in result.rankers:
-        for figure in ranker.measures:
-            assert figure.estimate is not None
-            assert figure.estimate.low <= figure.estimate.value <= figure.estimate.high
-            assert figure.value == pytest.approx(figure.estimate.value)
+        for each in ranker.measures:
+            assert each.estimate is not None
+            assert each.estimate.low <= each.estimate.value <= each.estimate.high
+            assert each.value == pytest.approx(each.estimate.value)
     best = next(
         each
         for each in result.comparisons
