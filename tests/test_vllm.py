@@ -187,7 +187,10 @@ def test_cancelling_a_call_frees_the_server(served: VLLMModel, vllm_server: Runn
     assert served.pool.servers[0].reason is None
 
 
-def test_a_deadline_ends_the_call(served: VLLMModel) -> None:
+def test_a_deadline_ends_the_call(vllm_server: RunningServer, smollm2_folder: Path) -> None:
+    # A client that knows from earlier calls how long they take would not even ask.
+    served = load(vllm_server, smollm2_folder)
+
     async def scenario() -> None:
         with pytest.raises(ModelTimeout, match=r"no answer in|no time"):
             await served.write(
@@ -198,9 +201,10 @@ def test_a_deadline_ends_the_call(served: VLLMModel) -> None:
             )
         with pytest.raises(ModelTimeout):
             await served.read([ask("labels", 0)], seconds=0)
+        assert [server.load for server in served.pool.servers] == [0]
+        await served.aclose()
 
     anyio.run(scenario)
-    assert [server.load for server in served.pool.servers] == [0]
 
 
 def test_one_model_in_several_event_loops(served: VLLMModel) -> None:
