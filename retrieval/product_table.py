@@ -169,6 +169,11 @@ class ProductTable:
         """Return the titles of some rows, in their order."""
         return self._columns(rows, ("title",))["title"]
 
+    def headings(self, rows: Rows) -> list[str]:
+        """Return title, brand and category of some rows, each in one line."""
+        columns = self._columns(rows, ("title", "brand", "category")).values()
+        return [" ".join(part or "" for part in parts) for parts in zip(*columns, strict=True)]
+
     def texts(self, rows: Rows) -> list[str]:
         """Return what is embedded and indexed of some rows: see `text_of`."""
         names = ("title", "brand", "category", "attributes", "description")

@@ -1,5 +1,6 @@
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from reranker.training.purchases import (
     split_by_shopper,
 )
 from reranker.training.sources import Lists, PurchaseFiles
-from reranker.training.teacher import CountingTeacher
+from reranker.training.teacher import InterestTeacher
 
 IDS = [f"p{number}" for number in range(30)]
 
@@ -111,17 +112,45 @@ def test_files_are_read_and_faults_named(tmp_path: Path) -> None:
 
 
 def test_the_teacher_prefers_what_is_bought_together_and_popular() -> None:
-    histories = [("p1", "p3")] * 6 + [("p2", "p4")] * 6 + [("p5",)] * 9 + [("p6",)]
-    teacher = CountingTeacher(IDS, [f"thing {name}" for name in IDS], histories)
-    near, far, popular, rare = teacher.scores(["p1"], ["p3", "p4", "p5", "p6"])
-    assert near > far
-    together = (purchase("u", "p1", target="p3"), ("p3", "p4", "p6"))
-    alone = (purchase("u", "p9", target="p5"), ("p5", "p6", "p7"))
-    fitted = teacher.fit([together] * 3 + [alone] * 3)
-    assert fitted["popularity"] > 0
-    assert fitted["together"] > 0
-    _, _, popular, rare = teacher.scores([], ["p3", "p4", "p5", "p6"])
+    histories = [("p1", "p3")] * 30 + [("p2", "p4")] * 30 + [("p5", "p6")] * 2
+    teacher = InterestTeacher.learn(IDS, [f"thing {name}" for name in IDS], histories)
+    assert teacher is not None
+    near, far, rare = teacher.scores(["p1", "unknown"], ["p3", "p4", "p6"])
+    assert near > far > rare
+    popular, rare = teacher.scores([], ["p3", "p6"])
     assert popular > rare
+
+
+def test_a_teacher_that_too_few_histories_speak_for_is_none() -> None:
+    assert InterestTeacher.learn(IDS, IDS, [("p1", "p3")]) is None
+    assert InterestTeacher.learn(IDS, IDS, []) is None
+
+
+def test_histories_counted_from_purchases_hold_no_target(
+    tmp_path: Path, tokenizer: HFTokenizer
+) -> None:
+    """Of a shopper with many purchases the first history counts: later ones hold the targets."""
+    seen: list[Sequence[Sequence[str]]] = []
+
+    def learn(ids: object, texts: object, histories: Sequence[Sequence[str]], **_: object) -> None:
+        seen.append(histories)
+
+    products = [{"product_id": p, "title": f"thing number {p[1:]} of the shop"} for p in IDS]
+    rows: list[dict[str, object]] = [
+        {"user_id": f"u{n}", "history": IDS[: 2 + k], "target": IDS[2 + k]}
+        for n in range(6)
+        for k in range(3)
+    ]
+    files = PurchaseFiles(
+        name="shop",
+        products=write(tmp_path / "products.jsonl", products),
+        purchases=write(tmp_path / "purchases.jsonl", rows),
+    )
+    settings = Settings.load(None, {"training.validation_shoppers": 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InterestTeacher, "learn", learn)
+        files.lists(tmp_path / "work", settings, tokenizer, no_progress)
+    assert seen == [[("p0", "p1")] * 4]
 
 
 def test_a_profile_never_holds_what_was_bought(tmp_path: Path, tokenizer: HFTokenizer) -> None:
@@ -182,6 +211,9 @@ def test_every_list_comes_once_a_visit_and_sources_keep_their_shares() -> None:
     assert [row for _, row, _ in ours[:12]] != [row for _, row, _ in ours[12:]]
     again = Curriculum(sources, [3, 1], batch=4, seed=0)  # type: ignore[arg-type]
     assert again.batch(5) == dealt[20:24]
+    later = Curriculum(sources, [3, 1], batch=4, seed=0, seen=8)  # type: ignore[arg-type]
+    assert later.batch(3) == dealt[20:24]
+    assert later.batch(0) == dealt[8:12]
     with pytest.raises(ConfigError, match="no purchases"):
         Curriculum([Source("none", 0)], [1], batch=4, seed=0)  # type: ignore[list-item]
 

@@ -4,10 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from reranker.models.rendering import RenderedPrompt
 from reranker.settings import TrainingSettings
 from reranker.training.causal_attention import CausalAttention
-from reranker.training.encoding import EncodedList, by_length
+from reranker.training.encoding import by_length
 from reranker.training.examples import Logged
 from reranker.training.network import TunedNetwork
 from reranker.training.objective import (
@@ -19,7 +18,9 @@ from reranker.training.objective import (
     policy_value,
     ranknet,
 )
-from tuning_shop import tiny_model
+from tuning_shop import random_list, tiny_model
+
+SMALL = TrainingSettings(rank=4, alpha=8, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def folder(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def network(folder: Path, *, dtype: str = "float32", lean: bool = True) -> TunedNetwork:
-    made = TunedNetwork(folder, dtype=dtype, rank=4, alpha=8, seed=1, lean=lean)
+    made = TunedNetwork(folder, SMALL, dtype=dtype, lean=lean)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():  # an untrained adapter changes nothing: its second matrices are 0
         for parameter in made.trained.values():
@@ -36,19 +37,7 @@ def network(folder: Path, *, dtype: str = "float32", lean: bool = True) -> Tuned
     return made
 
 
-def encoded(seed: int, slots: int, length: int) -> EncodedList:
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(100, 40_000, (length,), generator=generator).tolist()
-    places = sorted(torch.randperm(length - 1, generator=generator)[:slots].add(1).tolist())
-    return EncodedList(
-        prompt=RenderedPrompt(token_ids=tuple(tokens), verdict_positions=tuple(places)),
-        grades=(1.0, *[0.0] * (slots - 1)),
-        teacher=None,
-        weight=1.0,
-    )
-
-
-LISTS = [encoded(1, 5, 40), encoded(2, 3, 33), encoded(3, 7, 52)]
+LISTS = [random_list(1, 5, 40), random_list(2, 3, 33), random_list(3, 7, 52)]
 
 
 def test_scores_are_those_of_the_whole_vocabulary_at_every_token(folder: Path) -> None:
@@ -60,7 +49,7 @@ def test_scores_are_those_of_the_whole_vocabulary_at_every_token(folder: Path) -
 
     ours = network(folder)
     plain = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
-    theirs = attach(plain, rank=4, alpha=8, rank_stabilised=False, seed=9)
+    theirs = attach(plain, SMALL.model_copy(update={"seed": 9}))
     state = get_peft_model_state_dict(ours.wrapped, save_embedding_layers=False)
     set_peft_model_state_dict(theirs, state)
     assert any(type(module) is Linear for module in theirs.modules())
@@ -137,7 +126,7 @@ def test_only_the_adapter_is_trained(folder: Path) -> None:
 def test_a_new_adapter_changes_nothing(folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    made = TunedNetwork(folder, dtype="float32", rank=4, alpha=8, seed=1)
+    made = TunedNetwork(folder, SMALL, dtype="float32")
     plain = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
     one = LISTS[0]
     with torch.no_grad():
@@ -150,7 +139,7 @@ def test_a_new_adapter_changes_nothing(folder: Path) -> None:
 
 
 def test_lists_are_grouped_by_length() -> None:
-    lists = [encoded(n, 2, length) for n, length in enumerate((90, 10, 50, 12, 45, 11))]
+    lists = [random_list(n, 2, length) for n, length in enumerate((90, 10, 50, 12, 45, 11))]
     groups = by_length(lists, 100)
     assert [[len(one) for one in group] for group in groups] == [[90], [50, 45], [12, 11, 10]]
 
@@ -170,7 +159,7 @@ def test_losses_against_the_formula() -> None:
     q = [math.exp(s) / math.exp(total) for s in (-1, -2, -4)]
     divergence = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
     assert float(distillation(scores, teacher, 1.0)) == pytest.approx(divergence, rel=1e-5)
-    one = encoded(1, 3, 9).model_copy(
+    one = random_list(1, 3, 9).model_copy(
         update={"grades": tuple(grades.tolist()), "teacher": tuple(teacher.tolist())}
     )
     mixed = list_loss(scores, one, TrainingSettings(teacher=0.25, temperature=1.0))
@@ -205,7 +194,7 @@ def test_the_logged_reward_is_weighed_by_inverse_propensity_and_cut_off() -> Non
     logged = Logged(place=2, propensity=0.125)
     assert float(policy_value(scores, grades, logged, 10)) == pytest.approx(-2 * 0.25 / 0.125)
     assert float(policy_value(scores, grades, logged, 1.5)) == pytest.approx(-3)
-    one = encoded(1, 4, 9).model_copy(update={"grades": (0.0, 0.0, 2.0, 0.0), "logged": logged})
+    one = random_list(1, 4, 9).model_copy(update={"grades": (0.0, 0.0, 2.0, 0.0), "logged": logged})
     settings = TrainingSettings(objective="policy", teacher=0)
     assert float(list_loss(scores, one, settings)) == pytest.approx(-4)
     unlogged = one.model_copy(update={"logged": None})

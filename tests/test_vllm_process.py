@@ -503,9 +503,19 @@ def test_a_running_server_knows_its_processes(vllm_server: RunningServer) -> Non
 
 def test_on_a_processor_the_server_gives_way_to_who_asks_it() -> None:
     assert niceness(GPU) == 0
-    script = [sys.executable, "-c", "import os; print(os.getpriority(os.PRIO_PROCESS, 0))"]
+    code = """
+import os, pathlib, time
+time.sleep(0.3)
+print(os.getpriority(os.PRIO_PROCESS, 0))
+group = pathlib.Path("/proc/self/autogroup")
+print(group.read_text().split()[-1] if group.exists() else "none")
+"""
+    script = [sys.executable, "-c", code]
     guarded_script = [sys.executable, guard.__file__, str(niceness(CPU)), *script]
     pipe = subprocess.PIPE
     with subprocess.Popen(guarded_script, stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None
-        assert int(process.stdout.read()) > os.getpriority(os.PRIO_PROCESS, 0)
+        nice, of_session = process.stdout.read().split()
+    assert int(nice) > os.getpriority(os.PRIO_PROCESS, 0)
+    if os.access("/proc/self/autogroup", os.W_OK):
+        assert int(of_session) == niceness(CPU)

@@ -4,7 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
+
+from reranker.models.rendering import RenderedPrompt
 from reranker.settings import Settings
+from reranker.training.encoding import EncodedList
 
 KINDS = ("honey", "bread", "apple", "cheese")
 _TOKENIZER = (
@@ -17,7 +21,6 @@ _TOKENIZER = (
 
 def tiny_model(tokenizer_of: Path, folder: Path) -> Path:
     """Write a Llama of two narrow layers with random weights and a real tokenizer."""
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -84,4 +87,17 @@ def tuning_settings(model: Path, **training: object) -> Settings:
             "ranking.card_tokens": 16,
             **{f"training.{name}": value for name, value in {**given, **training}.items()},
         },
+    )
+
+
+def random_list(seed: int, slots: int, length: int) -> EncodedList:
+    """Make a list of random tokens whose first slot is wanted."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(100, 40_000, (length,), generator=generator).tolist()
+    places = sorted(torch.randperm(length - 1, generator=generator)[:slots].add(1).tolist())
+    return EncodedList(
+        prompt=RenderedPrompt(token_ids=tuple(tokens), verdict_positions=tuple(places)),
+        grades=(1.0, *[0.0] * (slots - 1)),
+        teacher=None,
+        weight=1.0,
     )

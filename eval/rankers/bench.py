@@ -30,7 +30,6 @@ from retrieval.product_table import ProductTable
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-_TEXTS = ("title", "brand", "category")
 _NO_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -117,8 +116,7 @@ class Bench:
     @cached_property
     def interest_model(self) -> InterestModel | None:
         """The interest learned from the known past; None where too little is known."""
-        columns = [self.table.column(name).to_pylist() for name in _TEXTS]
-        texts = [" ".join(part or "" for part in parts) for parts in zip(*columns, strict=True)]
+        texts = self.table.headings(np.arange(len(self.table)))
         self.progress("learning interest", 0, 1)
         model = learn(self.past.choices(), texts, seed=self.seed)
         self.progress("learning interest", 1, 1)

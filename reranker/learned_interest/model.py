@@ -45,9 +45,13 @@ class InterestModel:
             history: numbers of the products that the shopper chose, oldest first.
             products: numbers of those asked about.
         """
+        result: Floats = 1 / (1 + np.exp(-np.clip(self.odds(history, products), -500, 500)))
+        return result
+
+    def odds(self, history: Integers, products: Integers) -> Floats:
+        """Return the logarithm of the odds that `of` gives as chances."""
         found = self.signals.of((history,), products[None, :])[0]
-        odds = (found - self.mean) / self.spread @ self.weights + self.bias
-        result: Floats = 1 / (1 + np.exp(-np.clip(odds, -500, 500)))
+        result: Floats = (found - self.mean) / self.spread @ self.weights + self.bias
         return result
 
     def described(self) -> dict[str, float]:

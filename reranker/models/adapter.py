@@ -6,6 +6,7 @@ templates of the training: an adapter is refused for any other, because it would
 that it has never seen.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +27,8 @@ CARD_FILE = "shelfwise.json"
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 DATA_CARD_FILE = "data_card.json"
+WEIGHT_CHANGE = "WEIGHT_CHANGE"
+"""``peft_type`` of a folder that peft does not know: the change of each of the model's weights."""
 _NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 
@@ -206,6 +209,46 @@ def read_card(folder: Path) -> AdapterCard:
         message = f"{folder / WEIGHTS_FILE}: damaged: its SHA-256 is not the one of the card"
         raise DataError(message)
     return card
+
+
+def method_of(config: Mapping[str, Any]) -> str:
+    """Return the ``training.method`` that an ``adapter_config.json`` comes from."""
+    if config.get("peft_type") == WEIGHT_CHANGE:
+        return "full"
+    return "dora" if config.get("use_dora") else "lora"
+
+
+def check_served(folder: Path) -> int:
+    """Refuse an adapter that vLLM cannot serve beside its base model.
+
+    Returns:
+        Its rank.
+
+    Raises:
+        ConfigError: it has to be merged, or is none.
+        DataError: its configuration is damaged.
+    """
+    remedy = f"shelfwise adapter merge {folder} --out FOLDER, then shelfwise llm serve FOLDER"
+    card, file = card_beside(folder), folder / CONFIG_FILE
+    if card is not None and card.readout == "verdict":
+        raise ConfigError(
+            f"adapter {folder}: it was tuned for the verdict readout, which can kill vLLM's engine "
+            f"beside LoRA adapters: {remedy}"
+        )
+    if not file.is_file():
+        raise ConfigError(f"adapter {folder}: there is no {file.name}: no LoRA adapter")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        method = method_of(config)
+        rank = int(config["r"]) if method != "full" else 0
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: field r (the rank) cannot be read: {error}") from error
+    if method != "lora":
+        raise ConfigError(
+            f"adapter {folder}: it was tuned with training.method = {method}, and vLLM serves "
+            f"LoRA alone beside a base model: {remedy}"
+        )
+    return rank
 
 
 def read_data_card(folder: Path) -> DataCard:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from reranker.models.adapter import (
     CARD_FILE,
     CONFIG_FILE,
     DATA_CARD_FILE,
+    WEIGHT_CHANGE,
     WEIGHTS_FILE,
     AdapterCard,
     BaseModelCard,
@@ -23,7 +25,7 @@ from reranker.models.loading import load_causal_model
 from reranker.models.stored_folder import MANIFEST
 
 _SAMPLED = 64
-_SPECIAL = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
+_SPECIAL = ("modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
 
 
 def weights_fingerprint(tensors: Iterable[tuple[str, Any]]) -> str:
@@ -47,13 +49,13 @@ def weights_fingerprint(tensors: Iterable[tuple[str, Any]]) -> str:
 
 
 def merge(model: Any, folder: Path) -> int:
-    """Add an adapter's matrices to a model's weights, and return how many layers it changed.
+    """Add what was tuned to a model's weights, and return how many of them it changed.
 
-    Each product is computed in float32 and then rounded to the weights' number type once.
+    Each change is computed in float32 and then rounded to the weights' number type once.
 
     Args:
         model: a causal `PreTrainedModel` without adapters.
-        folder: of the adapter.
+        folder: of the adapter: LoRA, DoRA (arXiv 2402.09353, equation 5), or a change of weights.
 
     Raises:
         DataError: the files are damaged, or do not fit the model.
@@ -62,27 +64,70 @@ def merge(model: Any, folder: Path) -> int:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    file = folder / WEIGHTS_FILE
     try:
         config = json.loads((folder / CONFIG_FILE).read_bytes())
-        tensors = load_file(folder / WEIGHTS_FILE)
+        tensors = load_file(file)
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"{folder}: the adapter cannot be read: {error}") from error
-    scaling = _scaling(config, folder)
-    modules = dict(model.named_modules())
-    downs = {name: tensor for name, tensor in tensors.items() if ".lora_A." in name}
-    if not downs or len(downs) * 2 != len(tensors):
-        raise DataError(f"{folder / WEIGHTS_FILE}: it holds other tensors than pairs of matrices")
-    for name, down in downs.items():
-        layer = modules.get(name.removeprefix("base_model.model.").partition(".lora_A.")[0])
-        up = tensors.get(name.replace(".lora_A.", ".lora_B."))
-        shape = (up.shape[0], down.shape[1]) if up is not None else None
-        if layer is None or up is None or shape != tuple(layer.weight.shape):
-            raise DataError(f"{folder / WEIGHTS_FILE}: {name} does not fit the model")
+    whole = config.get("peft_type") == WEIGHT_CHANGE
+    changes = _whole(tensors) if whole else _products(config, tensors, folder)
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    for name, change in changes.items():
+        weight = weights.get(name)
+        if weight is None or change.shape != tuple(weight.shape):
+            raise DataError(f"{file}: {name} does not fit the model")
         with torch.no_grad():
-            weight = layer.weight
-            change = (up.float() @ down.float()).mul_(scaling).to(weight.device)
-            weight.copy_((weight.float() + change).to(weight.dtype))
-    return len(downs)
+            weight.copy_(change.applied(weight.float()).to(weight.dtype))
+    return len(changes)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A change of one weight: a whole one, or a product of low rank, then rows of given length."""
+
+    shape: tuple[int, ...]
+    whole: Any = None
+    down: Any = None
+    up: Any = None
+    scaling: float = 1.0
+    lengths: Any = None
+
+    def applied(self, weight: Any) -> Any:
+        """Return the weight with the change, both float32 on the weight's device."""
+        if self.whole is not None:
+            return weight + self.whole.float().to(weight.device)
+        product = (self.up.float() @ self.down.float()).mul_(self.scaling)
+        changed = weight + product.to(weight.device)
+        if self.lengths is None:
+            return changed
+        lengths = self.lengths.float().to(weight.device)
+        return changed * (lengths / changed.norm(dim=1)).unsqueeze(1)
+
+
+def _whole(tensors: Mapping[str, Any]) -> dict[str, _Change]:
+    return {name: _Change(tuple(t.shape), whole=t) for name, t in tensors.items()}
+
+
+def _products(
+    config: Mapping[str, Any], tensors: Mapping[str, Any], folder: Path
+) -> dict[str, _Change]:
+    scaling, dora = _scaling(config, folder), bool(config.get("use_dora"))
+    found = {}
+    for name, down in tensors.items():
+        layer, marked, _ = name.partition(".lora_A.")
+        if not marked:
+            continue
+        up = tensors.get(name.replace(".lora_A.", ".lora_B."))
+        lengths = tensors.get(f"{layer}.lora_magnitude_vector") if dora else None
+        if up is None or (lengths is None and dora) or up.shape[1] != down.shape[0]:
+            raise DataError(f"{folder / WEIGHTS_FILE}: {name} lacks what belongs to it")
+        shape = (up.shape[0], down.shape[1])
+        weight = f"{layer.removeprefix('base_model.model.')}.weight"
+        found[weight] = _Change(shape, down=down, up=up, scaling=scaling, lengths=lengths)
+    if not found or len(found) * (3 if dora else 2) != len(tensors):
+        raise DataError(f"{folder / WEIGHTS_FILE}: it holds other tensors than pairs of matrices")
+    return found
 
 
 def write_merged(base: Path, adapter: Path, target: Path, *, name: str, dtype: str) -> AdapterCard:
@@ -138,7 +183,7 @@ def _scaling(config: Mapping[str, Any], folder: Path) -> float:
     special = [name for name in _SPECIAL if config.get(name)]
     if kind != "LORA" or special or config.get("bias", "none") != "none":
         what = ", ".join(special) or str(kind)
-        message = f"{folder / CONFIG_FILE}: only plain LoRA adapters can be loaded, not {what}"
+        message = f"{folder / CONFIG_FILE}: only LoRA and DoRA adapters can be loaded, not {what}"
         raise DataError(message)
     rank, alpha = int(config["r"]), float(config["lora_alpha"])
     return alpha / float(rank**0.5) if config.get("use_rslora") else alpha / rank

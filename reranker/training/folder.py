@@ -5,13 +5,11 @@ Importing this module loads torch and peft.
 
 import shutil
 from collections.abc import Iterable, Mapping
-from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -55,10 +53,7 @@ def write_adapter(
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        config = copy(network.wrapped.peft_config["default"])
-        # Not the folder that it lies in here.
-        config.base_model_name_or_path = facts["base"].name
-        config.save_pretrained(str(fresh))
+        network.save_config(fresh, facts["base"].name)
         save_file(_halved(network), fresh / WEIGHTS_FILE, metadata={"format": "pt"})
         sha256 = file_sha256(fresh / WEIGHTS_FILE)
         card = AdapterCard(created=datetime.now(UTC), weights_sha256=sha256, **facts)
@@ -77,9 +72,7 @@ def write_adapter(
 
 
 def _halved(network: TunedNetwork) -> dict[str, Tensor]:
-    # Asked for by name: peft would otherwise look the base model up on the hub.
-    state = get_peft_model_state_dict(network.wrapped, save_embedding_layers=False)
-    halved = {name: tensor.detach().half().contiguous() for name, tensor in state.items()}
+    halved = {name: tensor.half().contiguous() for name, tensor in network.to_save().items()}
     if not all(bool(torch.isfinite(tensor).all()) for tensor in halved.values()):
         message = "the training has diverged: lower training.learning_rate and start over"
         raise DataError(message)

@@ -102,7 +102,7 @@ class Trainer:
         if self.step == 0 and self.best.step == 0 and self.best.value < 0:
             self._validate(improved)
         while self.step < steps and not self._is_stale():
-            self._train_step()
+            self.train_step()
             progress(
                 f"tuning ({self._rate():.0f} tokens/s, best {MEASURE} {self.best.value:.3f})",
                 self.step * settings.batch,
@@ -121,7 +121,7 @@ class Trainer:
     ) -> Mapping[str, float]:
         """Return how well the network ranks some lists; see `validation.summary`."""
         rankings = []
-        with torch.inference_mode():
+        with torch.inference_mode(), self.network.judging():
             for group in by_length(lists, self._settings.pass_tokens):
                 scores = self.network.scores(group)
                 rankings += [
@@ -131,12 +131,21 @@ class Trainer:
                 progress("validating", len(rankings), len(lists))
         return summary(rankings)
 
-    def _train_step(self) -> None:
+    def lists_of(self, step: int) -> list[EncodedList]:
+        """Return what is learnt from at a step, counted from 0."""
+        return [self._encoder.encode(one) for one in self._curriculum.batch(step)]
+
+    def train_step(self) -> None:
+        """Learn from the next lists.
+
+        Raises:
+            DataError: the loss is no finite number any more.
+        """
         started = time.monotonic()
         rate = learning_rate(self.step, self._settings)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        lists = [self._encoder.encode(one) for one in self._curriculum.batch(self.step)]
+        lists = self.lists_of(self.step)
         self._optimizer.zero_grad()
         loss = sum(self._learn(group, len(lists)) for group in self._groups(lists))
         length = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)

@@ -14,6 +14,8 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 
+from reranker.settings import TrainingSettings
+
 ADAPTER = "default"
 """The name that peft gives an adapter that was not named."""
 
@@ -77,24 +79,24 @@ class LeanLinear(PeftLinear):
         return result.view(*x.shape[:-1], -1)
 
 
-def attach(model: Any, *, rank: int, alpha: float, rank_stabilised: bool, seed: int) -> Any:
-    """Freeze a model and put LoRA layers around all of its linear layers but the output.
+def attach(model: Any, settings: TrainingSettings) -> Any:
+    """Freeze a model and put LoRA or DoRA layers around all of its linear layers but the output.
 
     Args:
         model: a causal `PreTrainedModel` on its device.
-        rank: of the added matrices.
-        alpha: the product is scaled by ``alpha / rank``.
-        rank_stabilised: scale by ``alpha / sqrt(rank)`` instead (rsLoRA, arXiv 2312.03732).
-        seed: of the first values; the model's answers are not changed by them.
+        settings: rank, scale, dropout and seed of the layers. The model's answers are not changed
+            by their first values.
 
     Returns:
         The `peft.PeftModel`, its adapter's parameters in float32.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(settings.seed)
     config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type] # fractions work, and are saved
-        use_rslora=rank_stabilised,
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type] # fractions work, and are saved
+        lora_dropout=settings.dropout,
+        use_rslora=settings.rank_stabilised,
+        use_dora=settings.method == "dora",
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )

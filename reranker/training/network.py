@@ -1,25 +1,38 @@
-"""A model with an adapter in training: from groups of lists to the scores of their slots.
+"""A model in training: from groups of lists to the scores of their slots.
 
 Importing this module loads torch, transformers and peft.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reranker.errors import ConfigError
-from reranker.models.adapter import CONFIG_FILE, WEIGHTS_FILE, BaseModelCard, check_base, read_card
+from reranker.models.adapter import (
+    CONFIG_FILE,
+    WEIGHT_CHANGE,
+    WEIGHTS_FILE,
+    BaseModelCard,
+    check_base,
+    method_of,
+    read_card,
+)
 from reranker.models.loading import context_length, load_causal_model
 from reranker.models.merging import weights_fingerprint
 from reranker.models.prefill import ScoreHead, padded, slot_logprobs
+from reranker.settings import TrainingSettings
 from reranker.training.causal_attention import use_blocks
 from reranker.training.encoding import EncodedList
 from reranker.training.low_rank import ADAPTER, attach, make_lean, trained
+from reranker.training.whole import computing_in, thaw
 
 
 def _has_windows(config: Any) -> bool:
@@ -31,32 +44,21 @@ def _has_windows(config: Any) -> bool:
 
 
 class TunedNetwork:
-    """A frozen base model whose LoRA layers are trained.
+    """A base model in training: matrices beside its frozen layers, or its own weights.
 
     The vocabulary is computed only where a score is read, in float32 as in serving.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        dtype: str,
-        rank: int,
-        alpha: float,
-        rank_stabilised: bool = False,
-        seed: int = 0,
-        lean: bool = True,
+        self, folder: Path, settings: TrainingSettings, *, dtype: str, lean: bool = True
     ) -> None:
-        """Load a model and put an adapter around it that changes nothing yet.
+        """Load a model and make ready what is trained of it; its answers are not changed yet.
 
         Args:
             folder: of the base model.
+            settings: method of the training, and rank, scale, dropout and seed of an adapter.
             dtype: number type of the base model: ``auto``, ``bfloat16`` or ``float32``.
-            rank: of the adapter.
-            alpha: its products are scaled by ``alpha / rank``.
-            rank_stabilised: scale by ``alpha / sqrt(rank)`` instead.
-            seed: of the adapter's first values.
-            lean: compute the adapter's layers, and on a processor attention, in leaner ways.
+            lean: compute an adapter's layers, and on a processor attention, in leaner ways.
 
         Raises:
             ModelUnavailable: the model cannot be loaded.
@@ -66,12 +68,21 @@ class TunedNetwork:
         self.context_length = context_length(base)
         self._head = ScoreHead(base.get_output_embeddings())
         base.set_output_embeddings(self._head)
-        self.wrapped = attach(
-            base, rank=rank, alpha=alpha, rank_stabilised=rank_stabilised, seed=seed
-        )
-        self.lean_layers = make_lean(self.wrapped) if lean else 0
-        if lean and base.device.type == "cpu" and not _has_windows(base.config):
-            use_blocks(base)
+        self._original: dict[str, Tensor] = {}
+        self._autocast: torch.dtype | None = None
+        self.lean_layers = 0
+        if settings.method == "full":
+            self._autocast = computing_in(base)
+            self._original = thaw(base)
+            self.wrapped = base
+        else:
+            self.wrapped = attach(base, settings)
+            self.lean_layers = make_lean(self.wrapped) if lean else 0
+            if lean and base.device.type == "cpu" and not _has_windows(base.config):
+                use_blocks(base)
+        if settings.recompute:
+            kept = {"use_reentrant": False}
+            self.wrapped.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kept)
         self.wrapped.train()
 
     @property
@@ -85,14 +96,37 @@ class TunedNetwork:
         tokens, positions = padded(prompts)
         device = self.wrapped.device
         self._head.positions = positions.to(device)
-        output: Any = self.wrapped(input_ids=tokens.to(device), use_cache=False)
+        with torch.autocast(device.type, self._autocast, enabled=self._autocast is not None):
+            output: Any = self.wrapped(input_ids=tokens.to(device), use_cache=False)
         logits: Tensor = output.logits
         return [slot_logprobs(prompt, row) for prompt, row in zip(prompts, logits, strict=True)]
 
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """Leave nothing out by chance meanwhile."""
+        self.wrapped.eval()
+        try:
+            yield
+        finally:
+            self.wrapped.train()
+
     def untuned_scores(self, group: Sequence[EncodedList]) -> list[Tensor]:
-        """Return what `scores` would without the adapter."""
-        with torch.no_grad(), self.wrapped.disable_adapter():
+        """Return what `scores` would before any training."""
+        with torch.no_grad(), self._untuned():
             return self.scores(group)
+
+    @contextmanager
+    def _untuned(self) -> Iterator[None]:
+        if not self._original:
+            with self.wrapped.disable_adapter():
+                yield
+            return
+        present = self.state()
+        self.restore(self._original)
+        try:
+            yield
+        finally:
+            self.restore(present)
 
     def state(self) -> dict[str, Tensor]:
         """Return copies of the trained parameters, by name."""
@@ -104,28 +138,63 @@ class TunedNetwork:
             for name, parameter in self.trained.items():
                 parameter.copy_(state[name])
 
+    def to_save(self) -> dict[str, Tensor]:
+        """Return what an adapter's file holds: peft's tensors, or the change of each weight."""
+        if self._original:
+            return {name: p.detach() - self._original[name] for name, p in self.trained.items()}
+        # Asked for by name: peft would otherwise look the base model up on the hub.
+        state = get_peft_model_state_dict(self.wrapped, save_embedding_layers=False)
+        return {name: tensor.detach() for name, tensor in state.items()}
+
+    def save_config(self, folder: Path, base: str) -> None:
+        """Write the file that says what the tensors are."""
+        if self._original:
+            told = {"base_model_name_or_path": base, "peft_type": WEIGHT_CHANGE}
+            text = json.dumps(told, indent=2, sort_keys=True)
+            (folder / CONFIG_FILE).write_text(f"{text}\n", encoding="utf-8")
+            return
+        config = copy(self.wrapped.peft_config[ADAPTER])
+        config.base_model_name_or_path = base  # not the folder that it lies in here
+        config.save_pretrained(str(folder))
+
     def start_from(self, folder: Path) -> str:
         """Take over the weights of an adapter, and return their hash.
 
         Raises:
-            ConfigError: the adapter is of another model or rank.
+            ConfigError: the adapter is of another model, method or rank.
             DataError: it is damaged.
         """
         card = read_card(folder)
         check_base(card, BaseModelCard(name="the model", fingerprint=self.fingerprint))
-        told = json.loads((folder / CONFIG_FILE).read_bytes())
-        own = self.wrapped.peft_config[ADAPTER]
-        if (told["lora_alpha"], told["use_rslora"]) != (own.lora_alpha, own.use_rslora):
-            message = (
-                f"{folder}: its products are scaled in another way: set training.alpha = "
-                f"{told['lora_alpha']} and training.rank_stabilised = {told['use_rslora']}"
-            )
-            raise ConfigError(message)
+        self._check_kind(folder, json.loads((folder / CONFIG_FILE).read_bytes()))
         saved = load_file(folder / WEIGHTS_FILE)
-        state = {name.replace(".weight", f".{ADAPTER}.weight"): t for name, t in saved.items()}
+        if self._original:
+            state = {n: t.float() + self._original[n] for n, t in saved.items()}
+        else:
+            state = {_trained_name(name): tensor for name, tensor in saved.items()}
         trained = self.trained
         if {n: t.shape for n, t in state.items()} != {n: p.shape for n, p in trained.items()}:
             message = f"{folder}: the adapter has another rank than training.rank: set the same"
             raise ConfigError(message)
         self.restore(state)
         return card.weights_sha256
+
+    def _check_kind(self, folder: Path, told: Mapping[str, Any]) -> None:
+        method = method_of(told)
+        own = {} if self._original else self.wrapped.peft_config[ADAPTER].to_dict()
+        if method != ("full" if self._original else method_of(own)):
+            message = f"{folder}: it was tuned by another method: set training.method = {method}"
+            raise ConfigError(message)
+        scale = ("lora_alpha", "use_rslora")
+        if [told.get(name) for name in scale] != [own.get(name) for name in scale]:
+            message = (
+                f"{folder}: its products are scaled in another way: set training.alpha = "
+                f"{told['lora_alpha']} and training.rank_stabilised = {told['use_rslora']}"
+            )
+            raise ConfigError(message)
+
+
+def _trained_name(saved: str) -> str:
+    """Return what peft calls a parameter that it saves under a name."""
+    whole = saved if saved.endswith(".weight") else f"{saved}.weight"
+    return f"{whole.removesuffix('.weight')}.{ADAPTER}.weight"

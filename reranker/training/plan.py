@@ -24,7 +24,13 @@ class Curriculum:
     """
 
     def __init__(
-        self, sources: Sequence[ExampleSource], weights: Sequence[float], *, batch: int, seed: int
+        self,
+        sources: Sequence[ExampleSource],
+        weights: Sequence[float],
+        *,
+        batch: int,
+        seed: int,
+        seen: int = 0,
     ) -> None:
         """Take the sources; nothing is drawn yet.
 
@@ -33,6 +39,7 @@ class Curriculum:
             weights: of the sources, above 0.
             batch: lists a step.
             seed: of the orders.
+            seen: lists that an earlier training has seen of the same sources; passed over.
 
         Raises:
             ConfigError: there is nothing to learn from.
@@ -43,9 +50,9 @@ class Curriculum:
         self._weights = weights
         self._batch = batch
         self._seed = seed
-        self._dealt = [0] * len(sources)
-        self._step = 0
+        self._seen = seen
         self._orders: dict[tuple[int, int], list[int]] = {}
+        self._start()
 
     def batch(self, step: int) -> list[TrainingExample]:
         """Return the lists of a step, counted from 0.
@@ -53,14 +60,21 @@ class Curriculum:
         Going forward is quick; going back starts over.
         """
         if step < self._step:
-            self._dealt, self._step = [0] * len(self._sources), 0
+            self._start()
         while self._step < step:
-            self._deal()
-        return [self._sources[s].example(row, visit) for s, row, visit in self._deal()]
+            self._deal(self._batch)
+            self._step += 1
+        dealt = self._deal(self._batch)
+        self._step += 1
+        return [self._sources[s].example(row, visit) for s, row, visit in dealt]
 
-    def _deal(self) -> list[tuple[int, int, int]]:
+    def _start(self) -> None:
+        self._dealt, self._step = [0] * len(self._sources), 0
+        self._deal(self._seen)
+
+    def _deal(self, lists: int) -> list[tuple[int, int, int]]:
         dealt = []
-        for _ in range(self._batch):
+        for _ in range(lists):
             # The source that lags most behind its share comes next.
             chosen = min(
                 range(len(self._sources)), key=lambda s: (self._dealt[s] + 0.5) / self._weights[s]
@@ -68,7 +82,6 @@ class Curriculum:
             visit, place = divmod(self._dealt[chosen], len(self._sources[chosen]))
             self._dealt[chosen] += 1
             dealt.append((chosen, self._order(chosen, visit)[place], visit))
-        self._step += 1
         return dealt
 
     def _order(self, source: int, visit: int) -> list[int]:

@@ -1,6 +1,5 @@
 """Where lists come from: files of purchases, put together with what serving tells of a shopper."""
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +9,7 @@ from reranker.models.adapter import SourceCard
 from reranker.ports import Progress, Tokenizer
 from reranker.prompting import detect_language
 from reranker.schema import Language, Product, Value
-from reranker.settings import RankingSettings, Settings, TrainingSettings
+from reranker.settings import RankingSettings, Settings
 from reranker.training.examples import (
     NO_TIME,
     LanguageOf,
@@ -28,13 +27,12 @@ from reranker.training.purchases import (
     read_purchases,
     split_by_shopper,
 )
-from reranker.training.teacher import CountingTeacher
+from reranker.training.teacher import InterestTeacher
 from retrieval.behaviour.pseudonyms import Pseudonym
 from retrieval.catalogue import import_catalogue
 from retrieval.product_table import ProductTable
 from retrieval.profiles import ProfileBuilder, untimed_purchases
 
-_FITTED = 4000
 VALIDATION_CANDIDATES = 20
 
 
@@ -102,12 +100,19 @@ class PurchaseFiles(Value):
         if self.histories is not None:
             histories: Sequence[Sequence[str]] = read_histories(self.histories)
         else:
-            histories = [one.history for one in split.train]
+            # The first of each shopper: a later history holds what is to be told at an earlier one.
+            first = {one.user_id: one.history for one in reversed(split.train)}
+            histories = list(first.values())
         mix = NegativeMix.of(training)
         categories = categories_of(table) if mix.category else {}
         negatives = NegativeSampler(ids, mix, histories=histories, categories=categories)
-        teacher = _teacher(table, histories, split, negatives, training)
         progress("reading purchases", 2, 2)
+        teacher = None
+        if training.teacher:
+            texts = table.headings(range(len(table)))
+            teacher = InterestTeacher.learn(
+                ids, texts, histories, seed=training.seed, progress=progress
+            )
         told = UntimedProfiles(ProfileBuilder(table, settings.profile, tokenizer))
         return lists_of(self.name, split, table, told, negatives, settings, teacher)
 
@@ -201,26 +206,6 @@ def _known(purchases: Sequence[Purchase], ids: set[str], file: Path) -> tuple[Pu
     if not known:
         raise DataError(f"{file}: none of the products bought is in the catalogue")
     return known
-
-
-def _teacher(
-    table: ProductTable,
-    histories: Sequence[Sequence[str]],
-    split: Split,
-    negatives: NegativeSampler,
-    training: TrainingSettings,
-) -> Teacher | None:
-    """Count a teacher from histories, and fit it to purchases that are trained on."""
-    if not training.teacher:
-        return None
-    rows = range(len(table))
-    teacher = CountingTeacher(table.product_ids(rows), table.titles(rows), histories)
-    generator = random.Random(training.seed)
-    chosen = generator.sample(split.train, min(_FITTED, len(split.train)))
-    size = VALIDATION_CANDIDATES - 1
-    lists = [(one, (one.target, *negatives.draw(one, size, generator))) for one in chosen]
-    teacher.fit([pair for pair in lists if len(pair[1]) == size + 1] or lists)
-    return teacher
 
 
 def language_by(settings: RankingSettings) -> LanguageOf:

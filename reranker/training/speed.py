@@ -3,37 +3,41 @@
 Importing this module loads torch, transformers and peft.
 """
 
-import resource
-import sys
+import gc
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from reranker.models.loading import load_causal_model
 from reranker.ports import Progress, no_progress
 from reranker.schema import Value
+from reranker.settings import Settings
 from reranker.training.encoding import EncodedList
+from reranker.training.loop import Trainer
 from reranker.training.low_rank import attach, trained
-from reranker.training.network import TunedNetwork
 from reranker.training.objective import as_tensor, listwise
 
-_RATE = 1e-4
+_STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
 
 
 class SpeedComparison(Value):
     """Seconds of a step over the same lists.
 
     Attributes:
-        ours: median seconds.
-        bare: median seconds of peft's layers, torch's attention, and the vocabulary at every token.
+        ours: median seconds of a whole step, lists read and put into tokens in it.
+        bare: median seconds of peft's layers, torch's attention, and the vocabulary at every token,
+            on lists that are tokens already.
         ratio: the median over the rounds of ours to bare; below 1 is faster.
-        tokens: of the lists of a step.
-        peak_mib: most memory that this process has held, both models together.
+        tokens: of the lists of all rounds.
+        lists: of a step.
+        peak_mib, bare_peak_mib: most memory that the process held in a step of either, the weights
+            of both models in it; None where the system does not tell.
     """
 
     ours: float
@@ -42,79 +46,84 @@ class SpeedComparison(Value):
     tokens: int
     lists: int
     rounds: int
-    peak_mib: float
+    peak_mib: float | None
+    bare_peak_mib: float | None
 
 
 def compare_speed(
-    network: TunedNetwork,
+    trainer: Trainer,
     folder: Path,
-    lists: Sequence[EncodedList],
+    settings: Settings,
     *,
-    dtype: str,
-    rank: int,
-    alpha: float,
     rounds: int = 3,
     progress: Progress = no_progress,
 ) -> SpeedComparison:
-    """Take turns with both loops over the same lists, one list a pass, and time the steps.
+    """Take turns with both loops over the same lists, and time the steps.
 
     A first round warms up and is not counted.
 
     Args:
-        network: in training.
+        trainer: at its start.
         folder: of its base model.
-        lists: of one step.
-        dtype: number type of the base model.
-        rank: of the adapter.
-        alpha: of the adapter.
+        settings: of the training.
         rounds: counted.
         progress: told of the rounds.
     """
-    loops = _ours(network), _bare(folder, dtype, rank, alpha)
-    times: list[tuple[float, float]] = []
+    bare = _bare(folder, settings)
+    ours: list[_Measured] = []
+    theirs: list[_Measured] = []
+    tokens = 0
     for number in range(rounds + 1):
-        ours, bare = (_timed(loop, lists) for loop in loops)
-        times.append((ours, bare))
+        lists = trainer.lists_of(number)
+        ours.append(_measured(trainer.train_step))
+        theirs.append(_measured(lambda given=lists: bare(given)))  # type: ignore[misc]
+        tokens += sum(map(len, lists)) if number else 0
         progress("timing steps", number, rounds)
-    counted = times[1:]
-    unit = 1024 if sys.platform == "linux" else 1024 * 1024
     return SpeedComparison(
-        ours=median(ours for ours, _ in counted),
-        bare=median(bare for _, bare in counted),
-        ratio=median(ours / bare for ours, bare in counted),
-        tokens=sum(map(len, lists)),
-        lists=len(lists),
+        ours=median(one.seconds for one in ours[1:]),
+        bare=median(one.seconds for one in theirs[1:]),
+        ratio=median(a.seconds / b.seconds for a, b in zip(ours[1:], theirs[1:], strict=True)),
+        tokens=tokens,
+        lists=settings.training.batch,
         rounds=rounds,
-        peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+        peak_mib=_highest(ours[1:]),
+        bare_peak_mib=_highest(theirs[1:]),
     )
 
 
-def _timed(step: Callable[[Sequence[EncodedList]], None], lists: Sequence[EncodedList]) -> float:
+class _Measured(NamedTuple):
+    seconds: float
+    peak_mib: float | None
+
+
+def _measured(step: Callable[[], None]) -> _Measured:
+    gc.collect()
+    with suppress(OSError):
+        _RESET.write_text("5", encoding="ascii")  # the peak is counted anew from here
     started = time.perf_counter()
-    step(lists)
-    return time.perf_counter() - started
+    step()
+    return _Measured(time.perf_counter() - started, _peak())
 
 
-def _ours(network: TunedNetwork) -> Callable[[Sequence[EncodedList]], None]:
-    optimizer = torch.optim.AdamW(list(network.trained.values()), lr=_RATE)
-
-    def step(lists: Sequence[EncodedList]) -> None:
-        optimizer.zero_grad()
-        for one in lists:
-            (scores,) = network.scores([one])
-            _learn(scores, one)
-        optimizer.step()
-
-    return step
+def _peak() -> float | None:
+    """Return the most memory since the last reset; Linux, see proc_pid_status(5)."""
+    try:
+        lines = _STATUS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
-def _bare(
-    folder: Path, dtype: str, rank: int, alpha: float
-) -> Callable[[Sequence[EncodedList]], None]:
-    base: Any = load_causal_model(folder, dtype)
-    model = attach(base, rank=rank, alpha=alpha, rank_stabilised=False, seed=0)
+def _highest(measured: Sequence[_Measured]) -> float | None:
+    return max((one.peak_mib for one in measured if one.peak_mib is not None), default=None)
+
+
+def _bare(folder: Path, settings: Settings) -> Callable[[Sequence[EncodedList]], None]:
+    training = settings.training
+    base: Any = load_causal_model(folder, settings.model.dtype)
+    model = attach(base, training)
     model.train()
-    optimizer = torch.optim.AdamW(list(trained(model).values()), lr=_RATE)
+    optimizer = torch.optim.AdamW(list(trained(model).values()), lr=training.learning_rate)
     half = base.dtype == torch.bfloat16
 
     def step(lists: Sequence[EncodedList]) -> None:
@@ -126,12 +135,9 @@ def _bare(
             places = torch.tensor(one.prompt.score_positions, device=base.device)
             answers = tokens[0, torch.tensor(one.prompt.verdict_positions, device=base.device)]
             logprobs = torch.log_softmax(logits[places].float(), dim=-1)
-            _learn(logprobs.gather(1, answers[:, None])[:, 0], one)
+            scores = logprobs.gather(1, answers[:, None])[:, 0]
+            loss: Any = listwise(scores, as_tensor(one.grades, scores)) / len(lists)
+            loss.backward()
         optimizer.step()
 
     return step
-
-
-def _learn(scores: Tensor, one: EncodedList) -> None:
-    loss: Any = listwise(scores, as_tensor(one.grades, scores))
-    loss.backward()

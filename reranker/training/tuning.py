@@ -147,7 +147,6 @@ def compare(
     source: ListSource,
     work: Path,
     *,
-    lists: int,
     rounds: int,
     progress: Progress = no_progress,
 ) -> SpeedComparison:
@@ -157,7 +156,6 @@ def compare(
         settings: of model, prompts and training.
         source: of the lists.
         work: folder for what is made on the way.
-        lists: of a step.
         rounds: times that both take turns.
         progress: told what is being done.
 
@@ -166,17 +164,8 @@ def compare(
         ModelUnavailable: the model cannot be fetched or loaded.
     """
     run = _Run(settings, [source], work, name="speed", readout="verdict", progress=progress)
-    training = settings.training
-    return compare_speed(
-        run.network,
-        resolve(settings.model.name),
-        run.validation[:lists],
-        dtype=settings.model.dtype,
-        rank=training.rank,
-        alpha=training.alpha,
-        rounds=rounds,
-        progress=progress,
-    )
+    base = resolve(settings.model.name)
+    return compare_speed(run.trainer([1.0]), base, settings, rounds=rounds, progress=progress)
 
 
 def _as_tuned(settings: Settings) -> Settings:
@@ -214,6 +203,8 @@ class _Run:
         self._settings, self._folder, self._name = settings, folder, name
         self._readout = readout
         self._start = ""
+        self._seen_before = 0
+        self._passed_over = 0
         self.published = False
         self._before = DataCard(sources=())
         self._before_shoppers: list[Pseudonym] = []
@@ -223,14 +214,7 @@ class _Run:
         ]
         progress(f"loading {settings.model.name}", 0, 1)
         with quiet_transformers():
-            self.network = TunedNetwork(
-                base,
-                dtype=settings.model.dtype,
-                rank=training.rank,
-                alpha=training.alpha,
-                rank_stabilised=training.rank_stabilised,
-                seed=training.seed,
-            )
+            self.network = TunedNetwork(base, training, dtype=settings.model.dtype)
         progress(f"loading {settings.model.name}", 1, 1)
         spec = describe(renderer, name=renderer.name, context_length=self.network.context_length)
         self._answer = readout_answers(renderer, spec)[readout]
@@ -246,7 +230,11 @@ class _Run:
         """Return the trainer of this run, at the step that it has reached."""
         training = self._settings.training
         curriculum = Curriculum(
-            [one.train for one in self.lists], weights, batch=training.batch, seed=training.seed
+            [one.train for one in self.lists],
+            weights,
+            batch=training.batch,
+            seed=training.seed,
+            seen=self._passed_over,
         )
         # Spread over all sources, however many lists each of them holds back.
         held, looked_at = self.validation, min(training.validation_lists, len(self.validation))
@@ -264,6 +252,8 @@ class _Run:
     def start_from(self, adapter: Path) -> None:
         """Begin with the weights of an adapter; whoever it learnt from, this one has, too.
 
+        Where it was tuned on the same purchases in the same order, what it has seen is passed over.
+
         Raises:
             ConfigError: the adapter was tuned in another way, or on shoppers of another key.
             DataError: it is damaged.
@@ -275,7 +265,12 @@ class _Run:
             )
         self._start = self.network.start_from(adapter)
         data = read_data_card(adapter)
-        self._before = data
+        self._seen_before = int(card.training.get("lists_seen", 0))
+        ours = {one.card.sha256 for one in self.lists}
+        others = tuple(one for one in data.sources if one.sha256 not in ours)
+        self._before = data.model_copy(update={"sources": others})
+        if not others and card.training.get("seed") == self._settings.training.seed:
+            self._passed_over = self._seen_before
         if data.shoppers:
             self._before_shoppers = [
                 Pseudonym(one) for one in read_shoppers(adapter / data.shoppers)
@@ -285,6 +280,7 @@ class _Run:
         """Write the network's present adapter with its cards."""
         settings = self._settings
         training = settings.training.model_dump(mode="json")
+        seen = self._seen_before + step * settings.training.batch
         facts: dict[str, Any] = {
             "name": self._name,
             "base": BaseModelCard(name=settings.model.name, fingerprint=self.network.fingerprint),
@@ -295,7 +291,7 @@ class _Run:
             "profile_tokens": settings.profile.max_tokens,
             "candidates": settings.training.candidates,
             "validation": dict(measures),
-            "training": {**training, "lists_seen": step * settings.training.batch},
+            "training": {**training, "lists_seen": seen},
         }
         kept = () if self.published else self.lists
         before = self._before

@@ -22,19 +22,26 @@ def training(
     """Time steps of tuning against a bare peft loop over the same lists."""
     from reranker.training.tuning import compare
 
-    settings = load_settings(config, None, sets)
+    given = load_settings(config, None, sets)
+    settings = given.model_copy(
+        update={"training": given.training.model_copy(update={"batch": lists})}
+    )
     with progress_bars() as report, TemporaryDirectory() as work:
-        found = compare(
-            settings, files_in(folder), Path(work), lists=lists, rounds=rounds, progress=report
-        )
+        found = compare(settings, files_in(folder), Path(work), rounds=rounds, progress=report)
     if as_json:
         print_json(found)
         return
-    for name, seconds in (("shelfwise", found.ours), ("bare peft loop", found.bare)):
+    mean = found.tokens / found.rounds
+    for name, seconds, peak in (
+        ("shelfwise", found.ours, found.peak_mib),
+        ("bare peft loop", found.bare, found.bare_peak_mib),
+    ):
+        memory = "" if peak is None else f", peak {peak:,.0f} MiB"
         console.print(
             f"{name:15} {seconds:7.2f} s a step of {found.lists} lists, "
-            f"{found.tokens / seconds:6.0f} tokens/s"
+            f"{mean / seconds:6.0f} tokens/s{memory}"
         )
     console.print(
-        f"ratio {found.ratio:.2f} over {found.rounds} rounds; peak {found.peak_mib:.0f} MiB"
+        f"ratio {found.ratio:.2f} over {found.rounds} rounds (a whole step of ours, lists put into "
+        "tokens in it; theirs are tokens already)"
     )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import httpx
 
 from reranker.errors import ConfigError, ModelUnavailable
-from reranker.models.adapter import AdapterCard, check_use, read_card, readout_answers
+from reranker.models.adapter import AdapterCard, check_served, check_use, read_card, readout_answers
 from reranker.models.asking import describe
 from reranker.models.conversion import quiet_transformers
 from reranker.models.rendering import PromptRenderer, load_tokenizer
@@ -91,12 +91,7 @@ def unload_adapter(url: str, name: str, settings: ServerSettings) -> LoadedAdapt
 
 
 def _check(card: AdapterCard, folder: Path, base: str) -> None:
-    if card.readout == "verdict":
-        raise ConfigError(
-            f"adapter {card.name}: it was tuned for the verdict readout, which can kill vLLM's "
-            f"engine beside LoRA adapters: shelfwise adapter merge {folder} --out FOLDER, then "
-            "shelfwise llm serve FOLDER"
-        )
+    check_served(folder)
     if card.base.name != base:
         raise ConfigError(
             f"adapter {card.name}: it was tuned for {card.base.name} and model.name is {base}: "

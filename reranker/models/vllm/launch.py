@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
-from reranker.errors import ConfigError, DataError
-from reranker.models.adapter import card_beside
+from reranker.errors import ConfigError
+from reranker.models.adapter import check_served
 from reranker.schema import Value
 
 Device = Literal["auto", "gpu", "cpu"]
@@ -159,7 +159,7 @@ def environment(options: ServeOptions, machine: Machine) -> dict[str, str]:
 def _lora(options: ServeOptions) -> list[str]:
     if not options.adapters and not options.lora:
         return []
-    ranks = [_rank(name, folder) for name, folder in options.adapters.items()]
+    ranks = [check_served(folder) for folder in options.adapters.values()]
     wanted = max(ranks, default=_LORA_RANKS[1])
     rank = next((known for known in _LORA_RANKS if known >= wanted), wanted)
     line = ["--enable-lora", "--max-lora-rank", str(rank)]
@@ -167,23 +167,6 @@ def _lora(options: ServeOptions) -> list[str]:
         line += ["--max-loras", str(len(options.adapters)), "--lora-modules"]
         line += [f"{name}={folder}" for name, folder in options.adapters.items()]
     return line
-
-
-def _rank(name: str, folder: Path) -> int:
-    card = card_beside(folder)
-    if card is not None and card.readout == "verdict":
-        raise ConfigError(
-            f"--adapter {name}={folder}: it was tuned for the verdict readout, which can kill "
-            f"vLLM's engine beside LoRA adapters: shelfwise adapter merge {folder} --out FOLDER, "
-            "then serve that"
-        )
-    file = folder / "adapter_config.json"
-    if not file.is_file():
-        raise ConfigError(f"--adapter {name}={folder}: there is no {file.name}: no LoRA adapter")
-    try:
-        return int(json.loads(file.read_text(encoding="utf-8"))["r"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: field r (the rank) cannot be read: {error}") from error
 
 
 def _own_context(folder: Path) -> int:

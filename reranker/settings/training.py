@@ -1,0 +1,110 @@
+"""Settings of tuning."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from reranker.settings.section import Section
+
+
+class TrainingSettings(Section):
+    """Tuning of the embedded model on a shop's purchases."""
+
+    lists: Annotated[int, Field(ge=1)] = Field(8000, description="lists to learn from, all in all")
+    batch: Annotated[int, Field(ge=1)] = Field(8, description="lists between two steps")
+    candidates: Annotated[int, Field(ge=2, le=200)] = Field(
+        20, description="products of a list, the one that was bought among them"
+    )
+    random_negatives: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="weight of products drawn from the whole catalogue"
+    )
+    popular_negatives: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="weight of products drawn by how often they are bought"
+    )
+    category_negatives: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="weight of products of the category of the one that was bought; of a store's "
+        "purchases always 1",
+    )
+    objective: Literal["listwise", "ranknet", "lambdarank", "preference", "policy"] = Field(
+        "listwise",
+        description="loss of what was wanted: cross-entropy of the list, of its pairs, of pairs by "
+        "what they do to nDCG, direct preference against the untuned model, or the logged reward "
+        "by inverse propensity (lists without one: listwise)",
+    )
+    preference_strength: Annotated[float, Field(gt=0)] = Field(
+        0.5, description="beta of direct preference: higher stays closer to the untuned model"
+    )
+    policy_weight: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="highest weight by inverse propensity of a logged list"
+    )
+    hostile: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="share of lists in which the text of one product, whichever, asks to be ranked "
+        "first: nothing follows from it",
+    )
+    teacher: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5,
+        description="share of the loss by the interest learnt from the histories of files, or by "
+        "scores that they bring; lists of a store have none; 0: none",
+    )
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="of the teacher's part: higher counts the order of unlikely products more"
+    )
+    profile_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="share of lists that say nothing of the shopper"
+    )
+    method: Literal["lora", "dora", "full"] = Field(
+        "lora",
+        description="what is trained: matrices of low rank beside the layers (LoRA, which vLLM "
+        "serves as they are), those and the layers' lengths (DoRA), or all weights but the "
+        "vocabulary's; of the latter two vLLM serves the merged model",
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of what goes into the adapter's matrices that is left out"
+    )
+    recompute: bool = Field(
+        False,
+        description="compute a layer's inside again on the way back (gradient checkpointing): less "
+        "memory, more time",
+    )
+    rank: Annotated[int, Field(ge=1, le=512)] = Field(8, description="of the adapter's matrices")
+    alpha: Annotated[float, Field(gt=0)] = Field(
+        32.0, description="the adapter's products are scaled by alpha / rank"
+    )
+    rank_stabilised: bool = Field(False, description="scale by alpha / sqrt(rank) (rsLoRA)")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="highest, of AdamW")
+    schedule: Literal["cosine", "trapezoid"] = Field(
+        "cosine",
+        description="of the learning rate after the warm-up: cosine to 0, or constant and then "
+        "straight to 0 over the last fifth",
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.03, description="share of the steps in which the learning rate rises"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="of AdamW")
+    clip: Annotated[float, Field(gt=0)] = Field(1.0, description="longest gradient")
+    average: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.98,
+        description="share of the weights' average that a step keeps; the average is what is "
+        "validated and saved",
+    )
+    pass_tokens: Annotated[int, Field(ge=64)] = Field(
+        1024, description="tokens, padding included, that are computed at once"
+    )
+    validation_shoppers: Annotated[int, Field(ge=1)] = Field(
+        1000, description="shoppers held back, whose last purchases are validated on"
+    )
+    validation_lists: Annotated[int, Field(ge=1)] = Field(
+        200, description="lists of theirs that are looked at during the training"
+    )
+    validate_every: Annotated[int, Field(ge=1)] = Field(
+        100, description="steps between two validations"
+    )
+    checkpoint_every: Annotated[int, Field(ge=1)] = Field(
+        25, description="steps between two checkpoints"
+    )
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0, description="validations without a better one after which training ends; 0: never"
+    )
+    seed: int = Field(0, description="of all that is drawn")
