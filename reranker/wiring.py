@@ -129,6 +129,16 @@ def open_model(settings: Settings, *, progress: Progress | None = None) -> Langu
     return EmbeddedModel.load(settings.model, progress=progress)
 
 
+def open_writer(settings: Settings, *, progress: Progress | None = None) -> LanguageModel:
+    """Load the model that writes on shoppers: an adapter for ranking cannot be asked to.
+
+    Raises:
+        ConfigError, ModelUnavailable: see `open_model`.
+    """
+    untuned = settings.model.model_copy(update={"adapter": "none"})
+    return open_model(settings.model_copy(update={"model": untuned}), progress=progress)
+
+
 def import_products(
     settings: Settings,
     files: Sequence[Path | str],

@@ -93,4 +93,4 @@ def no_models(settings: Settings) -> Models:
     def tokenizer() -> HFTokenizer:
         return HFTokenizer(resolve_tokenizer(settings.model.name))
 
-    return Models(language_model=refuse, embedder=refuse, tokenizer=tokenizer)
+    return Models(language_model=refuse, writer=refuse, embedder=refuse, tokenizer=tokenizer)

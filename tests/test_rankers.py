@@ -18,6 +18,7 @@ from reranker.schema import Product
 from reranker.settings import Settings
 from retrieval.embedder import SentenceTransformerEmbedder
 from retrieval.product_table import ProductTable
+from retrieval.profiles.written import WrittenSentence, WrittenSummary, statements
 
 MUGS = ("mug0", "mug1", "mug2", "mug3")
 SMALL = {"ranking.min_label_mass": 0.0, "ranking.shuffles": 1, "retrieval.candidates": 6}
@@ -63,6 +64,7 @@ def bench(
         past=past,
         settings=Settings.load(None, SMALL),
         open_model=lambda: Borrowed(model),
+        open_writer=lambda: Borrowed(model),
         open_embedder=lambda: SentenceTransformerEmbedder(minilm_folder),
         open_tokenizer=lambda: model.tokenizer,
         work=tmp_path_factory.mktemp("work"),
@@ -91,6 +93,7 @@ def another(bench: Bench, settings: Settings) -> Bench:
         past=bench.past,
         settings=settings,
         open_model=bench.open_model,
+        open_writer=bench.open_writer,
         open_embedder=bench.open_embedder,
         open_tokenizer=bench.open_tokenizer,
         work=bench.work,
@@ -101,7 +104,9 @@ def rank(bench: Bench, name: str, number: int = 0) -> Ranked:
     return make_ranker(name, bench).rank(CASES[number])
 
 
-@pytest.mark.parametrize("name", [n for n in ranker_names() if n != "llm-reshuffled"])
+@pytest.mark.parametrize(
+    "name", [n for n in ranker_names() if n not in {"llm-reshuffled", "llm-written"}]
+)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.case_id)
 def test_every_ranker_returns_every_candidate_once(bench: Bench, name: str, case: Case) -> None:
     ranked = make_ranker(name, bench).rank(case)
@@ -182,6 +187,27 @@ def test_the_model_is_told_of_the_right_shopper(bench: Bench) -> None:
     assert again.product_ids == own.product_ids
     # What the prefix cache kept is rounded otherwise than what is computed anew.
     assert again.label_mass == pytest.approx(own.label_mass, rel=1e-3)
+
+
+def test_the_model_is_told_what_it_has_written_on_the_shopper(bench: Bench) -> None:
+    """What a model of this size writes, the facts seldom bear out: told is what holds of it."""
+    ranked = rank(bench, "llm-written")
+    assert ranked.personalised
+    assert sorted(ranked.product_ids) == sorted(CASES[0].candidates or ())
+    (file,) = bench.work.glob("profiles/written/*.json")
+    written = file.read_bytes()
+    assert rank(bench, "llm-written").product_ids == ranked.product_ids
+    assert file.read_bytes() == written
+    # By another hand: what the facts bear out is told in place of the template's text.
+    template = bench.profiles.of(CASES[0])
+    assert template is not None
+    (fact, *_) = statements(template)
+    summary = WrittenSummary.model_validate_json(written)
+    own = WrittenSentence(text="Mugs, above all.", facts=(fact.text,))
+    file.write_text(summary.model_copy(update={"sentences": (own,)}).model_dump_json())
+    told = bench.written_profiles.of(CASES[0])
+    assert told is not None
+    assert (told.summary, told.summary_origin) == ("Mugs, above all.", "llm")
 
 
 def test_the_model_sees_no_order_of_the_file(bench: Bench) -> None:

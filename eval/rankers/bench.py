@@ -16,7 +16,7 @@ import numpy as np
 
 from eval.cases.values import Case
 from eval.past.counts import Past
-from eval.rankers.profiles import CaseProfiles
+from eval.rankers.profiles import CaseProfiles, WrittenCaseProfiles
 from eval.rankers.ranked import Hashes, tie_breakers
 from eval.rankers.recall import Recall
 from eval.statistics.estimates import Integers
@@ -26,6 +26,7 @@ from reranker.schema import Product
 from reranker.settings import Settings
 from retrieval.embedder import Embedder
 from retrieval.product_table import ProductTable
+from retrieval.profiles.writing import SummaryWriter
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -44,6 +45,7 @@ class Bench:
         past: what is known of purchases, maybe nothing.
         settings: of recall, profile, model, ranking and blend.
         open_model: loads the language model.
+        open_writer: loads the model that writes profiles: an adapter for ranking cannot.
         open_embedder: loads the embedding model.
         open_tokenizer: loads the language model's tokenizer alone, which bounds profiles.
         work: folder for vectors and indexes, used again by the next run.
@@ -58,6 +60,7 @@ class Bench:
     past: Past
     settings: Settings
     open_model: Callable[[], LanguageModel]
+    open_writer: Callable[[], LanguageModel]
     open_embedder: Callable[[], Embedder]
     open_tokenizer: Callable[[], Tokenizer]
     work: Path
@@ -72,6 +75,13 @@ class Bench:
         model, portal = self.open_model(), self.portal
         self._resources.callback(lambda: portal.call(model.aclose))
         return model
+
+    @cached_property
+    def written_profiles(self) -> WrittenCaseProfiles:
+        """The profiles with the text that the language model writes on them."""
+        model, portal = self.open_writer(), self.portal
+        self._resources.callback(lambda: portal.call(model.aclose))
+        return WrittenCaseProfiles(self.profiles, SummaryWriter(model), self.work, portal)
 
     @cached_property
     def embedder(self) -> Embedder:

@@ -100,6 +100,12 @@ def llm_with_other_profile(bench: Bench) -> ModelRanker:
     return _model_ranker(bench, profile)
 
 
+def llm_with_written_profile(bench: Bench) -> ModelRanker:
+    """Ask the model, telling it what a model has written on the shopper: is that worth it?"""
+    _prepare(bench)
+    return _model_ranker(bench, bench.written_profiles.of)
+
+
 def llm_reshuffled(bench: Bench) -> ModelRanker:
     """Ask the model with other shuffles: how much of its order is chance."""
     seed = bench.settings.ranking.seed + _RESHUFFLED_SEED

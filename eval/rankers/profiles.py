@@ -1,6 +1,10 @@
 """Profiles of the shoppers of cases, by the code that serves."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eval.cases.values import Case
 from eval.past.guard import to_microseconds
@@ -9,6 +13,12 @@ from reranker.schema import Language, UserProfile
 from reranker.settings import Settings
 from retrieval.product_table import ProductTable
 from retrieval.profiles import PastEvent, ProfileBuilder, untimed_purchases
+from retrieval.profiles.summary import Summariser
+from retrieval.profiles.writing import SummaryWriter
+from retrieval.profiles.written import WrittenSummaries
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
 
 _NO_MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
 _MOMENT = timedelta(seconds=1)
@@ -38,6 +48,11 @@ class CaseProfiles:
         self._most = settings.profile.max_events
         self._as_of = as_of
 
+    @property
+    def summariser(self) -> Summariser:
+        """What holds the text to its length."""
+        return self._builder.summariser
+
     def of(self, case: Case, language: Language = "en") -> UserProfile | None:
         """Return the profile; None for a shopper without a history."""
         moments = [moment for moment in (self._as_of, case.at) if moment is not None]
@@ -57,3 +72,44 @@ class CaseProfiles:
             language,
             timed=case.history_at is not None,
         )
+
+
+class WrittenCaseProfiles:
+    """The same profiles with the text that a language model writes on them, held to their facts."""
+
+    def __init__(
+        self,
+        profiles: CaseProfiles,
+        writer: SummaryWriter,
+        folder: Path,
+        portal: "BlockingPortal",
+    ) -> None:
+        """Take the writer.
+
+        Args:
+            profiles: with the template's text.
+            writer: of the other text.
+            folder: what was written is kept there for the next run.
+            portal: the writer is asked in its event loop.
+        """
+        self._profiles = profiles
+        self._writer = writer
+        self._written = WrittenSummaries(folder, profiles.summariser)
+        self._portal = portal
+
+    def of(self, case: Case, language: Language = "en") -> UserProfile | None:
+        """Return the profile, with the template's text where nothing that was written holds.
+
+        Raises:
+            ModelError: the model does not write.
+        """
+        profile = self._profiles.of(case, language)
+        if profile is None:
+            return None
+        name = blake2b(case.case_id.encode(), digest_size=16).hexdigest()
+        earlier = self._written.read(name, language)
+        write = partial(self._writer.write, profile, earlier=earlier)
+        summary = self._portal.call(write)
+        if summary != earlier:
+            self._written.save(name, summary)
+        return self._written.tell(profile, name)

@@ -51,6 +51,10 @@ _BUILT_IN: dict[str, RankerEntry] = {
     "llm-otherprofile": RankerEntry(
         language_model.llm_with_other_profile, "the language model, told of another shopper"
     ),
+    "llm-written": RankerEntry(
+        language_model.llm_with_written_profile,
+        "the language model, told what it has written on the shopper (profile.summary = llm)",
+    ),
     "llm-reshuffled": RankerEntry(
         language_model.llm_reshuffled, "llm with the candidates shown in another order"
     ),

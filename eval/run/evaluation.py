@@ -48,6 +48,7 @@ class Models:
     """How the models are opened; nothing is, before a ranker needs it."""
 
     language_model: Callable[[], LanguageModel]
+    writer: Callable[[], LanguageModel]
     embedder: Callable[[], Embedder]
     tokenizer: Callable[[], Tokenizer]
 
@@ -278,6 +279,7 @@ class _Run:
             past=past,
             settings=self._settings,
             open_model=self._models.language_model,
+            open_writer=self._models.writer,
             open_embedder=self._models.embedder,
             open_tokenizer=self._models.tokenizer,
             work=self._request.work,

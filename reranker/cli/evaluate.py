@@ -265,6 +265,7 @@ def _models(settings: "Settings", report: "Progress") -> "Models":
 
     return Models(
         language_model=lambda: wiring.open_model(settings, progress=report),
+        writer=lambda: wiring.open_writer(settings, progress=report),
         embedder=lambda: wiring.open_embedder(settings, progress=report),
         tokenizer=lambda: HFTokenizer(resolve_tokenizer(settings.model.name, progress=report)),
     )

@@ -165,17 +165,14 @@ def _with_writer(
 ) -> _Done:
     import asyncio
 
-    from reranker.wiring import open_model
+    from reranker.wiring import open_writer
     from retrieval.profiles.writing import SummaryWriter
 
     async def run() -> _Done:
         with ExitStack() as resources:
             profiles = _open(settings, resources)
             report = resources.enter_context(progress_bars())
-            # An adapter for ranking writes no better, and cannot be asked to.
-            plain_model = settings.model.model_copy(update={"adapter": "none"})
-            untuned = settings.model_copy(update={"model": plain_model})
-            model = open_model(untuned, progress=report)
+            model = open_writer(settings, progress=report)
             try:
                 return await write(profiles, SummaryWriter(model), report)
             finally:
