@@ -1,14 +1,16 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import torch
 
-from reranker.cli.tune import files_in
+from reranker.cli.tune import _moment, files_in
 from reranker.errors import ConfigError, DataError
 from reranker.models.adapter import AdapterCard, read_card, read_data_card
 from reranker.settings import Settings
@@ -146,6 +148,30 @@ def test_a_training_may_start_from_an_adapter_and_owns_what_that_has_learnt(
             start=start,
             readout="labels",
         )
+
+
+def test_an_adapter_set_aside_by_a_killed_writer_is_put_back(
+    whole: tuple[Path, AdapterCard], settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole[0], tmp_path / "run")
+    (run / "adapter").rename(run / "adapter.old")
+    shutil.copytree(run / "adapter.old", run / "adapter.partial")
+    tune(settings, [files_in(data)], run, name="toy")
+    assert read_card(run / "adapter").weights_sha256 == whole[1].weights_sha256
+    assert not (run / "adapter.old").exists()
+
+
+def test_a_run_keeps_the_moment_that_it_was_started_at(tmp_path: Path) -> None:
+    given = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert _moment(given, tmp_path / "given") == given
+    assert not (tmp_path / "given").exists()
+    before = datetime.now(UTC)
+    started = _moment(None, tmp_path / "run")
+    assert before <= started <= datetime.now(UTC)
+    assert _moment(None, tmp_path / "run") == started
+    (tmp_path / "run" / "until").write_text("soon")
+    with pytest.raises(DataError, match=r"until.*name the moment by --until"):
+        _moment(None, tmp_path / "run")
 
 
 def test_a_damaged_checkpoint_is_named(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from reranker.settings import Settings
     from reranker.training.sources import ListSource, PurchaseFiles
 
+_UNTIL = "until"
+"""File of a run: behaviour from that moment on is left out."""
 _FORMS = (".parquet", ".csv", ".jsonl")
 
 DataOption = Annotated[
@@ -42,7 +44,10 @@ def tune(
     ] = False,
     until: Annotated[
         datetime | None,
-        typer.Option(help="Behaviour of the store from then on (UTC) is left out. [default: now]"),
+        typer.Option(
+            help="Behaviour of the store from then on (UTC) is left out. [default: when the run "
+            "was started]"
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="Of the adapter, in small letters.")] = "tuned",
     weight: Annotated[
@@ -79,7 +84,7 @@ def tune(
 
     settings = load_settings(config, store, sets)
     sources: list[ListSource] = [files_in(folder) for folder in folders or ()]
-    moment = datetime.now(UTC) if until is None else until.replace(tzinfo=UTC)
+    moment = _moment(until, out) if behaviour or shown else datetime.now(UTC)
     if behaviour:
         sources.append(_behaviour(settings, moment))
     if shown:
@@ -132,6 +137,26 @@ def files_in(folder: Path) -> "PurchaseFiles":
         purchases=_required(folder, ("purchases", "purchases_train")),
         histories=_file(folder, ("histories",)),
     )
+
+
+def _moment(until: datetime | None, out: Path) -> datetime:
+    """Return the end of what is learnt from: as given, or as it was when the run was started.
+
+    Raises:
+        DataError: the run's note of it is damaged, or cannot be written.
+    """
+    if until is not None:
+        return until.replace(tzinfo=UTC)
+    note = out / _UNTIL
+    try:
+        if note.exists():
+            return datetime.fromisoformat(note.read_text(encoding="utf-8").strip())
+        now = datetime.now(UTC)
+        out.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{now.isoformat()}\n", encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{note}: {error}: name the moment by --until") from error
+    return now
 
 
 def _behaviour(settings: "Settings", until: datetime) -> "ListSource":

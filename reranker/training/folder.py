@@ -40,7 +40,8 @@ def write_adapter(
     their size.
 
     Args:
-        folder: of the adapter; whatever is killed on the way, it holds the old adapter or the new.
+        folder: of the adapter; killed on the way, it holds the old adapter or the
+            new, if need be after `recover`.
         network: whose present weights are written.
         facts: fields of `AdapterCard`, without the time and the hash.
         data: what it was tuned on.
@@ -49,7 +50,7 @@ def write_adapter(
     Raises:
         DataError: the training has diverged, or the folder cannot be written.
     """
-    fresh, old = folder.with_name(f"{folder.name}.partial"), folder.with_name(f"{folder.name}.old")
+    fresh, old = folder.with_name(f"{folder.name}.partial"), _old(folder)
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -69,6 +70,16 @@ def write_adapter(
     except OSError as error:
         raise DataError(f"{folder}: the adapter cannot be written: {error}") from error
     return card
+
+
+def recover(folder: Path) -> None:
+    """Put the adapter back that `write_adapter`, killed between two renamings, had set aside."""
+    if _old(folder).exists() and not folder.exists():
+        _old(folder).replace(folder)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.old")
 
 
 def _halved(network: TunedNetwork) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from reranker.prompting import PromptBudget
 from reranker.schema import Readout
 from reranker.settings import Settings
 from reranker.training.encoding import ExampleEncoder, PromptMaker
-from reranker.training.folder import write_adapter
+from reranker.training.folder import recover, write_adapter
 from reranker.training.loop import Trainer
 from reranker.training.network import TunedNetwork
 from reranker.training.plan import Curriculum
@@ -196,6 +196,7 @@ class _Run:
         readout: Readout,
         progress: Progress,
     ) -> None:
+        recover(folder / ADAPTER_FOLDER)
         training, base = settings.training, resolve(settings.model.name, progress=progress)
         with quiet_transformers():
             renderer = PromptRenderer(load_tokenizer(base), name=settings.model.name)
