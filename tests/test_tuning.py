@@ -116,6 +116,40 @@ def test_a_killed_training_ends_with_the_same_weights(
     assert steps == list(range(1, 13))
 
 
+def test_two_processes_train_as_one(
+    whole: tuple[Path, AdapterCard], settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    """Started by accelerate's own launcher, over gloo; a step's lists are shared out to both."""
+    values = settings.training.model_dump(mode="json", exclude_defaults=True)
+    given = {
+        "model.name": settings.model.name,
+        "model.dtype": "float32",
+        "ranking.card_tokens": 16,
+        **{f"training.{name}": value for name, value in values.items()},
+    }
+    sets = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+    program = tmp_path / "shelfwise.py"
+    program.write_text("from reranker.cli.app import main\nmain()\n")
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0", "--num_cpu_threads_per_process", "1"]
+    run = tmp_path / "run"
+    tune = [str(program), "tune", str(data), "--out", str(run), "--name", "toy", "--json", *sets]
+    done = subprocess.run([sys.executable, *launch, *tune], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["name"] == "toy"  # one of them speaks
+    expected, found = weights(whole[0]), weights(run)
+    assert expected.keys() == found.keys()
+    assert max(float((expected[n] - found[n]).abs().max()) for n in expected) <= 1e-3
+    steps, alone = (
+        [line for line in read_record(folder) if line["kind"] == "step"]
+        for folder in (run, whole[0])
+    )
+    assert [line["tokens"] for line in steps] == [line["tokens"] for line in alone]
+    assert steps[0]["loss"] == pytest.approx(alone[0]["loss"], abs=1e-5)
+    assert not (run / "data" / "1").exists()
+
+
 def test_a_folder_of_another_training_is_refused(
     whole: tuple[Path, AdapterCard], model: Path, data: Path
 ) -> None:

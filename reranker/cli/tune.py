@@ -1,5 +1,7 @@
 """`shelfwise tune`: LoRA tuning of the embedded model on purchases."""
 
+import os
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,9 +79,12 @@ def tune(
     was said): from what they bought, and from the lists that they were shown, clicks weighed by how
     often their place is looked at. Some shoppers are held back to validate on
     (training.validation_shoppers). The adapter is for the verdict readout, or with
-    ranking.readout=labels for that. The best one so far is always in OUT/adapter.
+    ranking.readout=labels for that. The best one so far is always in OUT/adapter. Several GPUs
+    share the lists of a step: accelerate launch --num_processes N $(command -v shelfwise) tune ...
     """
     from reranker.models.adapter import find_adapter
+    from reranker.ports import no_progress
+    from reranker.training.team import Team
     from reranker.training.tuning import tune as run
 
     settings = load_settings(config, store, sets)
@@ -99,7 +104,8 @@ def tune(
     if settings.ranking.readout == "generate":
         raise ConfigError("ranking.readout = generate: tuning is for verdict (or auto) and labels")
     readout: Readout = "labels" if settings.ranking.readout == "labels" else "verdict"
-    with progress_bars() as report:
+    team = Team()
+    with progress_bars() if team.is_first else nullcontext(no_progress) as report:
         card = run(
             settings,
             sources,
@@ -109,8 +115,11 @@ def tune(
             readout=readout,
             start=find_adapter(start) if start else None,
             published=published,
+            team=team,
             progress=report,
         )
+    if card is None:
+        return
     if as_json:
         print_json(card)
         return
@@ -174,7 +183,7 @@ def _shown(settings: "Settings", until: datetime, out: Path, report: "Progress")
     from reranker.training.shown_source import ShownLists
     from reranker.wiring import build_labels, catalogue_file
 
-    file = out / "data" / "lists.parquet"
+    file = out / "data" / f"lists.{os.getpid()}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
     build_labels(settings, file, until, purpose="training", progress=report)
     impressions = tuple(read_impressions(file))

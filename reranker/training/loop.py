@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from reranker.training.network import TunedNetwork
 from reranker.training.objective import list_loss
 from reranker.training.plan import Curriculum, learning_rate, steps_of
 from reranker.training.record import TrainingRecord
+from reranker.training.team import Team
 from reranker.training.validation import by_score, summary
 
 MEASURE = "nDCG@10"
@@ -48,6 +50,7 @@ class Trainer:
         folder: Path,
         *,
         plan: str,
+        team: Team,
     ) -> None:
         """Start, or go on from the folder's checkpoint.
 
@@ -59,6 +62,7 @@ class Trainer:
             settings: of the training.
             folder: for checkpoint and record.
             plan: identity of settings and data.
+            team: processes that the lists are shared out to; the first writes.
 
         Raises:
             ConfigError: the folder's checkpoint is of another plan.
@@ -71,6 +75,7 @@ class Trainer:
         self._settings = settings
         self._folder = folder
         self._plan = plan
+        self._team = team
         self._parameters = list(network.trained.values())
         self._optimizer = torch.optim.AdamW(
             self._parameters,
@@ -86,7 +91,7 @@ class Trainer:
         found = load(folder, plan)
         if found is not None:
             self._restore(found)
-        self._record = TrainingRecord(folder, after=self.step)
+        self._record = TrainingRecord(folder, after=self.step) if team.is_first else None
 
     def run(self, *, improved: Improved | None = None, progress: Progress = no_progress) -> None:
         """Train to the end of the settings' lists, or until validation stops getting better.
@@ -112,28 +117,29 @@ class Trainer:
             if self.step % settings.validate_every == 0 or last:
                 self._validate(improved)
             if self.step % settings.checkpoint_every == 0 or last:
-                save(self._folder, self._checkpoint())
-        save(self._folder, self._checkpoint())
-        self._record.close()
+                self._save()
+        self._save()
+        if self._record is not None:
+            self._record.close()
 
     def measure(
         self, lists: Sequence[EncodedList], progress: Progress = no_progress
     ) -> Mapping[str, float]:
         """Return how well the network ranks some lists; see `validation.summary`."""
-        rankings = []
+        rankings, own = [], self._team.share(lists)
         with torch.inference_mode(), self.network.judging():
-            for group in by_length(lists, self._settings.pass_tokens):
+            for group in by_length(own, self._settings.pass_tokens):
                 scores = self.network.scores(group)
                 rankings += [
                     by_score(found.tolist(), one.grades)
                     for found, one in zip(scores, group, strict=True)
                 ]
-                progress("validating", len(rankings), len(lists))
-        return summary(rankings)
+                progress("validating", len(rankings), len(own))
+        return summary(self._team.gather(rankings))
 
     def lists_of(self, step: int) -> list[EncodedList]:
-        """Return what is learnt from at a step, counted from 0."""
-        return [self._encoder.encode(one) for one in self._curriculum.batch(step)]
+        """Return what this process learns from at a step, counted from 0."""
+        return [self._encoder.encode(one) for one in self._team.share(self._curriculum.batch(step))]
 
     def train_step(self) -> None:
         """Learn from the next lists.
@@ -147,12 +153,13 @@ class Trainer:
             group["lr"] = rate
         lists = self.lists_of(self.step)
         self._optimizer.zero_grad()
-        loss = sum(self._learn(group, len(lists)) for group in self._groups(lists))
+        loss = sum(self._learn(group) for group in self._groups(lists))
+        loss, tokens = self._added_up(loss, sum(map(len, lists)))
         length = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
         self._optimizer.step()
         self.step += 1
         self._average.update(self.step)
-        seconds, tokens = time.monotonic() - started, sum(map(len, lists))
+        seconds = time.monotonic() - started
         self.seconds += seconds
         self.tokens += tokens
         if not math.isfinite(loss):
@@ -166,12 +173,23 @@ class Trainer:
             "tokens": tokens,
             "lists": self.step * self._settings.batch,
         }
-        self._record.write("step", self.step, values)
+        self._note("step", values)
 
     def _groups(self, lists: Sequence[EncodedList]) -> list[list[EncodedList]]:
         return by_length(lists, self._settings.pass_tokens)
 
-    def _learn(self, group: Sequence[EncodedList], batch: int) -> float:
+    def _added_up(self, loss: float, tokens: int) -> tuple[float, int]:
+        """Add gradients, loss and tokens up over all processes."""
+        if self._team.size == 1:
+            return loss, tokens
+        for parameter in self._parameters:
+            if parameter.grad is None:  # there were fewer lists than processes
+                parameter.grad = torch.zeros_like(parameter)
+        told = torch.tensor([loss, float(tokens)], device=self._parameters[0].device)
+        self._team.add_up([told, *(p.grad for p in self._parameters if p.grad is not None)])
+        return float(told[0]), int(told[1])
+
+    def _learn(self, group: Sequence[EncodedList]) -> float:
         """Add a group's share of the step's gradients; return its share of the loss."""
         settings, losses = self._settings, []
         references: Sequence[Tensor | None] = [None] * len(group)
@@ -180,7 +198,7 @@ class Trainer:
         found = self.network.scores(group)
         for one, scores, reference in zip(group, found, references, strict=True):
             losses.append(list_loss(scores, one, settings, reference) * one.weight)
-        total = torch.stack(losses).sum() / batch
+        total = torch.stack(losses).sum() / settings.batch
         total.backward()  # type: ignore[no-untyped-call]
         return float(total.detach())
 
@@ -188,14 +206,22 @@ class Trainer:
         with self._average.in_place():
             measures = self.measure(self._validation)
             values = {**measures, "seen": self.step * self._settings.batch}
-            self._record.write("validation", self.step, {**values, "seconds": self.seconds})
+            self._note("validation", {**values, "seconds": self.seconds})
             if measures[MEASURE] > self.best.value:
                 self.best = Best(value=measures[MEASURE], step=self.step)
                 self.best_weights = self.network.state()
-                if improved is not None and self.step:
+                if improved is not None and self.step and self._team.is_first:
                     improved(measures, self.step)
             else:
                 self.best = self.best.model_copy(update={"misses": self.best.misses + 1})
+
+    def _note(self, kind: str, values: Mapping[str, Any]) -> None:
+        if self._record is not None:
+            self._record.write(kind, self.step, values)
+
+    def _save(self) -> None:
+        if self._team.is_first:
+            save(self._folder, self._checkpoint())
 
     def _is_stale(self) -> bool:
         patience = self._settings.patience

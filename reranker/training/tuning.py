@@ -6,7 +6,9 @@ Importing this module loads torch, transformers and peft.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from reranker.errors import ConfigError
@@ -37,6 +39,7 @@ from reranker.training.plan import Curriculum
 from reranker.training.served import ServedMeasures, measure_served
 from reranker.training.sources import Lists, ListSource
 from reranker.training.speed import SpeedComparison, compare_speed
+from reranker.training.team import Team
 from retrieval.behaviour.pseudonyms import Pseudonym
 from retrieval.privacy.traces import SHOPPERS, read_shoppers
 
@@ -56,8 +59,9 @@ def tune(
     readout: Readout = "verdict",
     start: Path | None = None,
     published: bool = False,
+    team: Team | None = None,
     progress: Progress = no_progress,
-) -> AdapterCard:
+) -> AdapterCard | None:
     """Tune an adapter, or go on with a tuning that was stopped.
 
     The folder holds the checkpoint, the record (``record.jsonl``, TensorBoard files) and, from the
@@ -74,25 +78,35 @@ def tune(
         start: adapter whose weights the training starts from; None starts from nothing.
         published: the behaviour of the store is a published data set, whose shoppers nobody will
             ask to be forgotten: the adapter keeps no list of their pseudonyms.
+        team: the processes that train together; None is one alone.
         progress: told what is being done.
 
     Returns:
-        The card of the best adapter, measured on all lists that were held back.
+        The card of the best adapter, measured on all lists that were held back; None in all
+        processes but the first, which writes it.
 
     Raises:
         ConfigError: the model cannot be asked in this way, or the folder is of another training.
         DataError: a file cannot be used, or the training has diverged.
         ModelUnavailable: the model cannot be fetched or loaded.
     """
-    run = _Run(settings, sources, folder, name=name, readout=readout, progress=progress)
-    run.published = published
-    if start is not None:
-        run.start_from(start)
-    trainer = run.trainer(weights or [1.0] * len(sources))
-    trainer.run(improved=run.write, progress=progress)
-    run.network.restore(trainer.best_weights)
-    measures = trainer.measure(run.validation, progress)
-    return run.write(measures, trainer.best.step)
+    team = team or Team()
+    with ExitStack() as stack:
+        # What the catalogue is made of would be written over by the others.
+        other = None if team.is_first else stack.enter_context(TemporaryDirectory())
+        work = folder / "data" if other is None else Path(other)
+        run = _Run(settings, sources, folder, work, name=name, readout=readout, progress=progress)
+        run.published = published
+        if start is not None:
+            run.start_from(start)
+        team.wait()  # none of them writes what another one still looks for
+        trainer = run.trainer(weights or [1.0] * len(sources), team)
+        trainer.run(improved=run.write, progress=progress)
+        run.network.restore(trainer.best_weights)
+        measures = trainer.measure(run.validation, progress)
+        card = run.write(measures, trainer.best.step) if team.is_first else None
+        team.wait()
+        return card
 
 
 def evaluate(
@@ -118,7 +132,6 @@ def evaluate(
         ModelUnavailable: the model cannot be fetched or loaded.
     """
     import asyncio
-    from tempfile import TemporaryDirectory
 
     settings = _as_tuned(settings)
     model = EmbeddedModel.load(settings.model, progress=progress)
@@ -163,9 +176,11 @@ def compare(
         DataError: a file cannot be used.
         ModelUnavailable: the model cannot be fetched or loaded.
     """
-    run = _Run(settings, [source], work, name="speed", readout="verdict", progress=progress)
+    run = _Run(settings, [source], work, work, name="speed", readout="verdict", progress=progress)
     base = resolve(settings.model.name)
-    return compare_speed(run.trainer([1.0]), base, settings, rounds=rounds, progress=progress)
+    return compare_speed(
+        run.trainer([1.0], Team()), base, settings, rounds=rounds, progress=progress
+    )
 
 
 def _as_tuned(settings: Settings) -> Settings:
@@ -191,6 +206,7 @@ class _Run:
         settings: Settings,
         sources: Sequence[ListSource],
         folder: Path,
+        work: Path,
         *,
         name: str,
         readout: Readout,
@@ -210,7 +226,7 @@ class _Run:
         self._before = DataCard(sources=())
         self._before_shoppers: list[Pseudonym] = []
         self.lists: list[Lists] = [
-            source.lists(folder / "data" / str(number), settings, tokenizer, progress)
+            source.lists(work / str(number), settings, tokenizer, progress)
             for number, source in enumerate(sources)
         ]
         progress(f"loading {settings.model.name}", 0, 1)
@@ -227,7 +243,7 @@ class _Run:
         held = [example for lists in self.lists for example in lists.validation]
         self.validation = [self._encoder.encode(example) for example in held]
 
-    def trainer(self, weights: Sequence[float]) -> Trainer:
+    def trainer(self, weights: Sequence[float], team: Team) -> Trainer:
         """Return the trainer of this run, at the step that it has reached."""
         training = self._settings.training
         curriculum = Curriculum(
@@ -248,6 +264,7 @@ class _Run:
             training,
             self._folder,
             plan=self._plan(weights),
+            team=team,
         )
 
     def start_from(self, adapter: Path) -> None:
