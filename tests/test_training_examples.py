@@ -129,7 +129,7 @@ def test_a_teacher_that_too_few_histories_speak_for_is_none() -> None:
 def test_histories_counted_from_purchases_hold_no_target(
     tmp_path: Path, tokenizer: HFTokenizer
 ) -> None:
-    """Of a shopper with many purchases the first history counts: later ones hold the targets."""
+    """Of a shopper with many purchases the shortest history counts: longer ones hold targets."""
     seen: list[Sequence[Sequence[str]]] = []
 
     def learn(ids: object, texts: object, histories: Sequence[Sequence[str]], **_: object) -> None:
@@ -139,7 +139,7 @@ def test_histories_counted_from_purchases_hold_no_target(
     rows: list[dict[str, object]] = [
         {"user_id": f"u{n}", "history": IDS[: 2 + k], "target": IDS[2 + k]}
         for n in range(6)
-        for k in range(3)
+        for k in (2, 0, 1)
     ]
     files = PurchaseFiles(
         name="shop",
@@ -211,9 +211,15 @@ def test_every_list_comes_once_a_visit_and_sources_keep_their_shares() -> None:
     assert [row for _, row, _ in ours[:12]] != [row for _, row, _ in ours[12:]]
     again = Curriculum(sources, [3, 1], batch=4, seed=0)  # type: ignore[arg-type]
     assert again.batch(5) == dealt[20:24]
-    later = Curriculum(sources, [3, 1], batch=4, seed=0, seen=8)  # type: ignore[arg-type]
+    assert again.seen(2) == [6, 2]
+    later = Curriculum(sources, [3, 1], batch=4, seed=0, seen=[6, 2])  # type: ignore[arg-type]
     assert later.batch(3) == dealt[20:24]
     assert later.batch(0) == dealt[8:12]
+    assert later.seen(2) == [12, 4]
+    fresh = Curriculum(sources, [3, 1], batch=4, seed=0, seen=[6, 0])  # type: ignore[arg-type]
+    first = fresh.batch(0)
+    assert [one for one in first if one[0] == "a"] == ours[6:9]
+    assert [one for one in first if one[0] == "b"] == [one for one in dealt if one[0] == "b"][:1]
     with pytest.raises(ConfigError, match="no purchases"):
         Curriculum([Source("none", 0)], [1], batch=4, seed=0)  # type: ignore[list-item]
 

@@ -13,9 +13,11 @@ import torch
 from reranker.cli.tune import _moment, files_in
 from reranker.errors import ConfigError, DataError
 from reranker.models.adapter import AdapterCard, read_card, read_data_card
+from reranker.ports import no_progress
 from reranker.settings import Settings
 from reranker.training.checkpoint import CHECKPOINT_FILE
 from reranker.training.record import read_record
+from reranker.training.run import TuningRun
 from reranker.training.tuning import tune
 from tuning_shop import shop_files, tiny_model, tuning_settings
 
@@ -166,10 +168,12 @@ def test_a_training_may_start_from_an_adapter_and_owns_what_that_has_learnt(
     tune(settings, [files_in(data)], tmp_path / "more", name="more", start=start)
     first = next(line for line in read_record(tmp_path / "more") if line["kind"] == "validation")
     assert first["nDCG@10"] == pytest.approx(whole[1].validation["nDCG@10"], abs=1e-6)
-    if (tmp_path / "more" / "adapter").exists():
-        assert read_data_card(tmp_path / "more" / "adapter") == read_data_card(start)
-        seen = read_card(tmp_path / "more" / "adapter").training["lists_seen"]
-        assert seen >= whole[1].training["lists_seen"]
+    (source,) = read_data_card(start).sources
+    assert source.seen == whole[1].training["lists_seen"] > 0
+    card = read_card(tmp_path / "more" / "adapter")
+    best = next(p for p in read_record(tmp_path / "more") if p["kind"] == "validation")["step"]
+    (more,) = read_data_card(tmp_path / "more" / "adapter").sources
+    assert more.seen == card.training["lists_seen"] == source.seen + 4 * best
     other = tuning_settings(model, alpha=8)
     with pytest.raises(ConfigError, match=r"scaled in another way: set training\.alpha = 32"):
         tune(other, [files_in(data)], tmp_path / "other", name="other", start=start)
@@ -193,6 +197,7 @@ def test_an_adapter_set_aside_by_a_killed_writer_is_put_back(
     tune(settings, [files_in(data)], run, name="toy")
     assert read_card(run / "adapter").weights_sha256 == whole[1].weights_sha256
     assert not (run / "adapter.old").exists()
+    assert not (run / "adapter.partial").exists()
 
 
 def test_a_run_keeps_the_moment_that_it_was_started_at(tmp_path: Path) -> None:
@@ -206,6 +211,40 @@ def test_a_run_keeps_the_moment_that_it_was_started_at(tmp_path: Path) -> None:
     (tmp_path / "run" / "until").write_text("soon")
     with pytest.raises(DataError, match=r"until.*name the moment by --until"):
         _moment(None, tmp_path / "run")
+
+
+def test_what_an_adapter_has_seen_is_passed_over(
+    whole: tuple[Path, AdapterCard], model: Path, data: Path, tmp_path: Path
+) -> None:
+    def first_lists(name: str, start: Path | None, step: int, **training: object) -> object:
+        settings = tuning_settings(model, **training)
+        folder = tmp_path / name
+        run = TuningRun(
+            settings,
+            [files_in(data)],
+            folder,
+            folder / "work",
+            name="toy",
+            readout="verdict",
+            progress=no_progress,
+        )
+        if start is not None:
+            run.start_from(start)
+        return run.trainer([1.0]).lists_of(step)
+
+    start = whole[0] / "adapter"
+    (source,) = read_data_card(start).sources
+    assert source.seen % 4 == 0
+    expected = first_lists("anew", None, source.seen // 4)
+    assert first_lists("on", start, 0) == expected
+    assert first_lists("anew", None, 0) != expected
+    for setting, value in (("seed", 3), ("validation_shoppers", 9)):
+        with pytest.raises(ConfigError, match=rf"tuned with training\.{setting} = .* set the same"):
+            first_lists(setting, start, 0, **{setting: value})
+    damaged = shutil.copytree(start, tmp_path / "damaged")
+    (damaged / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(DataError, match=r"adapter_config\.json.*field r"):
+        first_lists("damaged-run", damaged, 0)
 
 
 def test_a_damaged_checkpoint_is_named(

@@ -48,7 +48,8 @@ class Bench:
         open_writer: loads the model that writes profiles: an adapter for ranking cannot.
         open_embedder: loads the embedding model.
         open_tokenizer: loads the language model's tokenizer alone, which bounds profiles.
-        work: folder for vectors and indexes, used again by the next run.
+        work: folder for vectors, indexes, and what a model has written on shoppers of cases; used
+            again by the next run.
         as_of: moment of the profiles; None takes each case's own.
         seed: of random orders and ties.
         progress: is told of long work.

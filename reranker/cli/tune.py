@@ -1,7 +1,7 @@
-"""`shelfwise tune`: LoRA tuning of the embedded model on purchases."""
+"""`shelfwise tune`: tuning of the embedded model on purchases."""
 
-import os
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reranker.ports import Progress
     from reranker.schema import Readout
     from reranker.settings import Settings
+    from reranker.training.process_group import ProcessGroup
     from reranker.training.sources import ListSource, PurchaseFiles
 
 _UNTIL = "until"
@@ -83,18 +84,15 @@ def tune(
     share the lists of a step: accelerate launch --num_processes N $(command -v shelfwise) tune ...
     """
     from reranker.models.adapter import find_adapter
-    from reranker.ports import no_progress
-    from reranker.training.team import Team
+    from reranker.training.process_group import ProcessGroup
     from reranker.training.tuning import tune as run
 
-    settings = load_settings(config, store, sets)
+    settings, processes = load_settings(config, store, sets), ProcessGroup()
     sources: list[ListSource] = [files_in(folder) for folder in folders or ()]
-    moment = _moment(until, out) if behaviour or shown else datetime.now(UTC)
-    if behaviour:
-        sources.append(_behaviour(settings, moment))
-    if shown:
-        with progress_bars() as report:
-            sources.append(_shown(settings, moment, out, report))
+    if behaviour or shown:
+        moment = processes.agree(_moment(until, out) if processes.is_first else None)
+        store_lists = _StoreLists(settings, moment, out, processes)
+        sources += store_lists.of(behaviour=behaviour, shown=shown)
     if not sources:
         raise ConfigError(
             "there is nothing to learn from: name folders, or give --behaviour or --shown"
@@ -104,8 +102,7 @@ def tune(
     if settings.ranking.readout == "generate":
         raise ConfigError("ranking.readout = generate: tuning is for verdict (or auto) and labels")
     readout: Readout = "labels" if settings.ranking.readout == "labels" else "verdict"
-    team = Team()
-    with progress_bars() if team.is_first else nullcontext(no_progress) as report:
+    with _reporting(processes) as report:
         card = run(
             settings,
             sources,
@@ -115,7 +112,7 @@ def tune(
             readout=readout,
             start=find_adapter(start) if start else None,
             published=published,
-            team=team,
+            processes=processes,
             progress=report,
         )
     if card is None:
@@ -156,56 +153,87 @@ def _moment(until: datetime | None, out: Path) -> datetime:
     """
     if until is not None:
         return until.replace(tzinfo=UTC)
+    from retrieval.files import replacing
+
     note = out / _UNTIL
     try:
         if note.exists():
             return datetime.fromisoformat(note.read_text(encoding="utf-8").strip())
         now = datetime.now(UTC)
         out.mkdir(parents=True, exist_ok=True)
-        note.write_text(f"{now.isoformat()}\n", encoding="utf-8")
+        with replacing(note) as temporary:
+            temporary.write_text(f"{now.isoformat()}\n", encoding="utf-8")
     except (OSError, ValueError) as error:
         raise DataError(f"{note}: {error}: name the moment by --until") from error
     return now
 
 
-def _behaviour(settings: "Settings", until: datetime) -> "ListSource":
-    from reranker.training.store_source import StoreBehaviour
-    from reranker.wiring import catalogue_file
+def _reporting(processes: "ProcessGroup") -> AbstractContextManager["Progress"]:
+    """Show the progress of the first of several processes."""
+    from reranker.ports import no_progress
 
-    return StoreBehaviour(name="store", catalogue=catalogue_file(settings), until=until)
+    return progress_bars() if processes.is_first else nullcontext(no_progress)
 
 
-def _shown(settings: "Settings", until: datetime, out: Path, report: "Progress") -> "ListSource":
-    """Grade the lists of the store, and estimate how often each of their places is looked at."""
-    from eval.logs import LoggedLists, read_impressions
-    from eval.position_bias.curves import position_based_em
-    from eval.statistics.estimates import RefusedEstimate
-    from reranker.training.shown_source import ShownLists
-    from reranker.wiring import build_labels, catalogue_file
+@dataclass(frozen=True)
+class _StoreLists:
+    """What of a store's behaviour before a moment can be learnt from."""
 
-    file = out / "data" / f"lists.{os.getpid()}.parquet"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    build_labels(settings, file, until, purpose="training", progress=report)
-    impressions = tuple(read_impressions(file))
-    file.unlink()  # pseudonyms and queries are left where a request to forget looks
-    examination: tuple[float, ...] = ()
-    try:
-        bias = position_based_em(LoggedLists.from_impressions(impressions))
-        examination = tuple(place.value for place in bias.examination)
-        seen = ", ".join(f"{value:.2f}" for value in examination)
-        console.print(f"places are looked at, beside the first: {seen}", style="dim")
-    except (RefusedEstimate, DataError) as error:
-        console.print(
-            plain(f"clicks count alike in every place, as the bias is not known: {error}"),
-            style="yellow",
-            soft_wrap=True,
+    settings: "Settings"
+    until: datetime
+    out: Path
+    processes: "ProcessGroup"
+
+    def of(self, *, behaviour: bool, shown: bool) -> "list[ListSource]":
+        """Return its purchases, and the lists that its shoppers were shown."""
+        found = [self._purchases()] if behaviour else []
+        if shown:
+            with _reporting(self.processes) as report:
+                found.append(self._shown(report))
+        return found
+
+    def _purchases(self) -> "ListSource":
+        from reranker.training.store_source import StoreBehaviour
+        from reranker.wiring import catalogue_file
+
+        file = catalogue_file(self.settings)
+        return StoreBehaviour(name="store", catalogue=file, until=self.until)
+
+    def _shown(self, report: "Progress") -> "ListSource":
+        """Grade the lists shown, and estimate how often each of their places is looked at."""
+        from eval.logs import LoggedLists, read_impressions
+        from eval.position_bias.curves import position_based_em
+        from eval.statistics.estimates import RefusedEstimate
+        from reranker.training.shown_source import ShownLists
+        from reranker.wiring import build_labels, catalogue_file
+
+        file = self.out / "data" / f"lists.{self.processes.rank}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            build_labels(self.settings, file, self.until, purpose="training", progress=report)
+            impressions = tuple(read_impressions(file))
+        finally:  # pseudonyms and queries are left where a request to forget looks
+            file.unlink(missing_ok=True)
+        examination: tuple[float, ...] = ()
+        try:
+            bias = position_based_em(LoggedLists.from_impressions(impressions))
+            examination = tuple(place.value for place in bias.examination)
+            seen = ", ".join(f"{value:.2f}" for value in examination)
+            if self.processes.is_first:
+                console.print(f"places are looked at, beside the first: {seen}", style="dim")
+        except (RefusedEstimate, DataError) as error:
+            if self.processes.is_first:
+                console.print(
+                    plain(f"clicks count alike in every place, as the bias is not known: {error}"),
+                    style="yellow",
+                    soft_wrap=True,
+                )
+        return ShownLists(
+            name="shown",
+            catalogue=catalogue_file(self.settings),
+            impressions=impressions,
+            examination=examination,
         )
-    return ShownLists(
-        name="shown",
-        catalogue=catalogue_file(settings),
-        impressions=impressions,
-        examination=examination,
-    )
 
 
 def show_card(card: "AdapterCard") -> None:

@@ -1,18 +1,26 @@
 """Adapter folders: what tuning has learnt, and what it was learnt for.
 
-A folder is an ordinary peft adapter (``adapter_config.json``, ``adapter_model.safetensors``) with
-a card beside it, ``shelfwise.json``. The card records the base model, the readout and the prompt
+A folder is an ordinary peft adapter (``adapter_config.json``, ``adapter_model.safetensors``), or
+in the same files the change of each of a model's weights, with a card beside it,
+``shelfwise.json``. The card records the base model, the readout and the prompt
 templates of the training: an adapter is refused for any other, because it would rank by questions
 that it has never seen.
 """
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from prompts import TemplateError, load_template
 from reranker.errors import ConfigError, DataError
@@ -27,7 +35,7 @@ CARD_FILE = "shelfwise.json"
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 DATA_CARD_FILE = "data_card.json"
-WEIGHT_CHANGE = "WEIGHT_CHANGE"
+WEIGHT_DELTA = "WEIGHT_DELTA"
 """``peft_type`` of a folder that peft does not know: the change of each of the model's weights."""
 _NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 
@@ -54,6 +62,7 @@ class SourceCard(Value):
         first: oldest purchase, where times are known.
         last: newest purchase, where times are known.
         sha256: of the purchases, whatever their order.
+        seen: lists that were learnt from, some maybe again.
     """
 
     name: str
@@ -64,6 +73,7 @@ class SourceCard(Value):
     last: AwareDatetime | None = None
     languages: tuple[Language, ...]
     sha256: str
+    seen: int = 0
 
 
 class DataCard(Value):
@@ -80,6 +90,51 @@ class DataCard(Value):
     shoppers: str | None = None
     key_fingerprint: str | None = None
     erased_shoppers: int = 0
+
+
+class AdapterConfig(BaseModel):
+    """``adapter_config.json``, as far as it is read here.
+
+    Attributes:
+        peft_type: ``LORA``, or `WEIGHT_DELTA`.
+        r: rank; 0 where there are no matrices of low rank.
+        lora_alpha: products are scaled by ``lora_alpha / r``,
+        use_rslora: or by ``lora_alpha / sqrt(r)``.
+        use_dora: whether rows of the weights have lengths of their own.
+        modules_to_save, rank_pattern, alpha_pattern, fan_in_fan_out, bias: what tuning here never
+            sets, and merging does not know.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    peft_type: str
+    r: int = 0
+    lora_alpha: float = 0.0
+    use_rslora: bool = False
+    use_dora: bool = False
+    modules_to_save: Sequence[str] | None = None
+    rank_pattern: Mapping[str, int] | None = None
+    alpha_pattern: Mapping[str, float] | None = None
+    fan_in_fan_out: bool = False
+    bias: str = "none"
+
+    @model_validator(mode="after")
+    def _has_rank(self) -> Self:
+        if self.peft_type != WEIGHT_DELTA and self.r < 1:
+            raise ValueError("field r (the rank) is missing")
+        return self
+
+    @property
+    def method(self) -> str:
+        """The ``training.method`` that it comes from."""
+        if self.peft_type == WEIGHT_DELTA:
+            return "full"
+        return "dora" if self.use_dora else "lora"
+
+    @property
+    def scaling(self) -> float:
+        """What products of the matrices are multiplied by."""
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
 
 class AdapterCard(Value):
@@ -211,44 +266,22 @@ def read_card(folder: Path) -> AdapterCard:
     return card
 
 
-def method_of(config: Mapping[str, Any]) -> str:
-    """Return the ``training.method`` that an ``adapter_config.json`` comes from."""
-    if config.get("peft_type") == WEIGHT_CHANGE:
-        return "full"
-    return "dora" if config.get("use_dora") else "lora"
-
-
-def check_served(folder: Path) -> int:
-    """Refuse an adapter that vLLM cannot serve beside its base model.
-
-    Returns:
-        Its rank.
+def read_config(folder: Path) -> AdapterConfig:
+    """Read what the tensors of an adapter are.
 
     Raises:
-        ConfigError: it has to be merged, or is none.
-        DataError: its configuration is damaged.
+        DataError: ``adapter_config.json`` is missing or damaged.
     """
-    remedy = f"shelfwise adapter merge {folder} --out FOLDER, then shelfwise llm serve FOLDER"
-    card, file = card_beside(folder), folder / CONFIG_FILE
-    if card is not None and card.readout == "verdict":
-        raise ConfigError(
-            f"adapter {folder}: it was tuned for the verdict readout, which can kill vLLM's engine "
-            f"beside LoRA adapters: {remedy}"
-        )
-    if not file.is_file():
-        raise ConfigError(f"adapter {folder}: there is no {file.name}: no LoRA adapter")
+    file = folder / CONFIG_FILE
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        method = method_of(config)
-        rank = int(config["r"]) if method != "full" else 0
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: field r (the rank) cannot be read: {error}") from error
-    if method != "lora":
-        raise ConfigError(
-            f"adapter {folder}: it was tuned with training.method = {method}, and vLLM serves "
-            f"LoRA alone beside a base model: {remedy}"
-        )
-    return rank
+        return AdapterConfig.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: the adapter cannot be read: {error}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        message = f"{file}: the adapter cannot be read: {field} {problem['msg']}".rstrip()
+        raise DataError(message) from None
 
 
 def read_data_card(folder: Path) -> DataCard:

@@ -1,7 +1,6 @@
 """The arithmetic of adapters: what identifies a model's weights, and adding to them."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ from reranker.models.adapter import (
     CARD_FILE,
     CONFIG_FILE,
     DATA_CARD_FILE,
-    WEIGHT_CHANGE,
     WEIGHTS_FILE,
     AdapterCard,
+    AdapterConfig,
     BaseModelCard,
     check_base,
     read_card,
+    read_config,
     read_data_card,
 )
 from reranker.models.loading import load_causal_model
@@ -66,11 +66,11 @@ def merge(model: Any, folder: Path) -> int:
 
     file = folder / WEIGHTS_FILE
     try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
         tensors = load_file(file)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: the adapter cannot be read: {error}") from error
-    whole = config.get("peft_type") == WEIGHT_CHANGE
+    config = read_config(folder)
+    whole = config.method == "full"
     changes = _whole(tensors) if whole else _products(config, tensors, folder)
     weights = dict(model.named_parameters(remove_duplicate=False))
     for name, change in changes.items():
@@ -91,7 +91,7 @@ class _Change:
     down: Any = None
     up: Any = None
     scaling: float = 1.0
-    lengths: Any = None
+    magnitudes: Any = None
 
     def applied(self, weight: Any) -> Any:
         """Return the weight with the change, both float32 on the weight's device."""
@@ -99,10 +99,10 @@ class _Change:
             return weight + self.whole.float().to(weight.device)
         product = (self.up.float() @ self.down.float()).mul_(self.scaling)
         changed = weight + product.to(weight.device)
-        if self.lengths is None:
+        if self.magnitudes is None:
             return changed
-        lengths = self.lengths.float().to(weight.device)
-        return changed * (lengths / changed.norm(dim=1)).unsqueeze(1)
+        magnitudes = self.magnitudes.float().to(weight.device)
+        return changed * (magnitudes / changed.norm(dim=1)).unsqueeze(1)
 
 
 def _whole(tensors: Mapping[str, Any]) -> dict[str, _Change]:
@@ -110,21 +110,23 @@ def _whole(tensors: Mapping[str, Any]) -> dict[str, _Change]:
 
 
 def _products(
-    config: Mapping[str, Any], tensors: Mapping[str, Any], folder: Path
+    config: AdapterConfig, tensors: Mapping[str, Any], folder: Path
 ) -> dict[str, _Change]:
-    scaling, dora = _scaling(config, folder), bool(config.get("use_dora"))
-    found = {}
+    _check_plain(config, folder)
+    dora, found = config.use_dora, {}
     for name, down in tensors.items():
         layer, marked, _ = name.partition(".lora_A.")
         if not marked:
             continue
         up = tensors.get(name.replace(".lora_A.", ".lora_B."))
-        lengths = tensors.get(f"{layer}.lora_magnitude_vector") if dora else None
-        if up is None or (lengths is None and dora) or up.shape[1] != down.shape[0]:
+        magnitudes = tensors.get(f"{layer}.lora_magnitude_vector") if dora else None
+        if up is None or (magnitudes is None and dora) or up.shape[1] != down.shape[0]:
             raise DataError(f"{folder / WEIGHTS_FILE}: {name} lacks what belongs to it")
         shape = (up.shape[0], down.shape[1])
         weight = f"{layer.removeprefix('base_model.model.')}.weight"
-        found[weight] = _Change(shape, down=down, up=up, scaling=scaling, lengths=lengths)
+        found[weight] = _Change(
+            shape, down=down, up=up, scaling=config.scaling, magnitudes=magnitudes
+        )
     if not found or len(found) * (3 if dora else 2) != len(tensors):
         raise DataError(f"{folder / WEIGHTS_FILE}: it holds other tensors than pairs of matrices")
     return found
@@ -178,12 +180,9 @@ def _copy_cards(adapter: Path, target: Path) -> None:
             shutil.copy2(adapter / shoppers, target / shoppers)
 
 
-def _scaling(config: Mapping[str, Any], folder: Path) -> float:
-    kind = config.get("peft_type")
-    special = [name for name in _SPECIAL if config.get(name)]
-    if kind != "LORA" or special or config.get("bias", "none") != "none":
-        what = ", ".join(special) or str(kind)
+def _check_plain(config: AdapterConfig, folder: Path) -> None:
+    special = [name for name in _SPECIAL if getattr(config, name)]
+    if config.peft_type != "LORA" or special or config.bias != "none":
+        what = ", ".join(special) or f"{config.peft_type} with bias {config.bias}"
         message = f"{folder / CONFIG_FILE}: only LoRA and DoRA adapters can be loaded, not {what}"
         raise DataError(message)
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    return alpha / float(rank**0.5) if config.get("use_rslora") else alpha / rank

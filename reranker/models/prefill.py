@@ -56,7 +56,8 @@ class ScoreHead(nn.Module):
         else:
             rows = torch.arange(len(hidden), device=hidden.device)[:, None]
             hidden = hidden[rows, self.positions]
-        return nn.functional.linear(hidden.float(), self.weight, self.bias)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return nn.functional.linear(hidden.float(), self.weight, self.bias)
 
 
 class PrefixCache:

@@ -61,16 +61,18 @@ class TrainingSettings(Section):
         "vocabulary's; of the latter two vLLM serves the merged model",
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of what goes into the adapter's matrices that is left out"
+        0.0, description="share of what goes into the matrices of LoRA and DoRA that is left out"
     )
-    recompute: bool = Field(
+    gradient_checkpointing: bool = Field(
         False,
         description="compute a layer's inside again on the way back (gradient checkpointing): less "
         "memory, more time",
     )
-    rank: Annotated[int, Field(ge=1, le=512)] = Field(8, description="of the adapter's matrices")
+    rank: Annotated[int, Field(ge=1, le=512)] = Field(
+        8, description="of the matrices of LoRA and DoRA"
+    )
     alpha: Annotated[float, Field(gt=0)] = Field(
-        32.0, description="the adapter's products are scaled by alpha / rank"
+        32.0, description="products of the matrices are scaled by alpha / rank"
     )
     rank_stabilised: bool = Field(False, description="scale by alpha / sqrt(rank) (rsLoRA)")
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="highest, of AdamW")

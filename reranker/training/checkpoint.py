@@ -39,7 +39,6 @@ class Checkpoint(Value):
         step: steps done.
         weights: trained parameters.
         optimizer: its `state_dict`.
-        generator: state of torch's random numbers.
         average: of the trained parameters over the latest steps.
         best: validation so far.
         best_weights: trained parameters at the best validation.
@@ -51,7 +50,6 @@ class Checkpoint(Value):
     step: int
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
-    generator: Tensor
     average: dict[str, Tensor]
     best: Best
     best_weights: dict[str, Tensor]

@@ -36,8 +36,8 @@ def write_adapter(
 ) -> AdapterCard:
     """Write the network's adapter and its cards as a folder, in place of one that was there.
 
-    The weights are in float16: half the size of float32, and finer than bfloat16 for numbers of
-    their size.
+    The weights are in float16: half the size of float32, and for numbers above 1e-5 finer than
+    bfloat16.
 
     Args:
         folder: of the adapter; killed on the way, it holds the old adapter or the
@@ -50,7 +50,7 @@ def write_adapter(
     Raises:
         DataError: the training has diverged, or the folder cannot be written.
     """
-    fresh, old = folder.with_name(f"{folder.name}.partial"), _old(folder)
+    fresh, old = _fresh(folder), _old(folder)
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -59,9 +59,9 @@ def write_adapter(
         sha256 = file_sha256(fresh / WEIGHTS_FILE)
         card = AdapterCard(created=datetime.now(UTC), weights_sha256=sha256, **facts)
         (fresh / CARD_FILE).write_text(card.model_dump_json(indent=1), encoding="utf-8")
-        (fresh / DATA_CARD_FILE).write_text(data.model_dump_json(indent=1), encoding="utf-8")
-        if data.shoppers:
+        if data.shoppers:  # before the card that names them
             write_shoppers(fresh, shoppers)
+        (fresh / DATA_CARD_FILE).write_text(data.model_dump_json(indent=1), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.replace(old)
@@ -73,9 +73,23 @@ def write_adapter(
 
 
 def recover(folder: Path) -> None:
-    """Put the adapter back that `write_adapter`, killed between two renamings, had set aside."""
-    if _old(folder).exists() and not folder.exists():
-        _old(folder).replace(folder)
+    """Clear up after a `write_adapter` that was killed: what it had set aside is put back.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    try:
+        if _old(folder).exists() and not folder.exists():
+            _old(folder).replace(folder)
+        for left in (_old(folder), _fresh(folder)):
+            if left.exists():
+                shutil.rmtree(left)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be cleared up: {error}") from error
+
+
+def _fresh(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.partial")
 
 
 def _old(folder: Path) -> Path:

@@ -6,6 +6,7 @@ Importing this module loads torch, transformers and peft.
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from reranker.training.encoding import EncodedList, ExampleEncoder, by_length
 from reranker.training.network import TunedNetwork
 from reranker.training.objective import list_loss
 from reranker.training.plan import Curriculum, learning_rate, steps_of
+from reranker.training.process_group import ProcessGroup
 from reranker.training.record import TrainingRecord
-from reranker.training.team import Team
 from reranker.training.validation import by_score, summary
 
 MEASURE = "nDCG@10"
@@ -50,19 +51,19 @@ class Trainer:
         folder: Path,
         *,
         plan: str,
-        team: Team,
+        processes: ProcessGroup,
     ) -> None:
         """Start, or go on from the folder's checkpoint.
 
         Args:
-            network: with an untrained adapter.
+            network: as the training begins with it.
             encoder: of the same model.
             curriculum: deals out what is learnt from.
             validation: lists of other shoppers.
             settings: of the training.
             folder: for checkpoint and record.
             plan: identity of settings and data.
-            team: processes that the lists are shared out to; the first writes.
+            processes: that the lists are shared out to; the first writes.
 
         Raises:
             ConfigError: the folder's checkpoint is of another plan.
@@ -75,7 +76,7 @@ class Trainer:
         self._settings = settings
         self._folder = folder
         self._plan = plan
-        self._team = team
+        self._processes = processes
         self._parameters = list(network.trained.values())
         self._optimizer = torch.optim.AdamW(
             self._parameters,
@@ -87,11 +88,10 @@ class Trainer:
         self.best = Best()
         self.best_weights = network.state()
         self._average = RunningAverage(network.trained, settings.average)
-        torch.manual_seed(settings.seed)
         found = load(folder, plan)
         if found is not None:
             self._restore(found)
-        self._record = TrainingRecord(folder, after=self.step) if team.is_first else None
+        self._record = TrainingRecord(folder, after=self.step) if processes.is_first else None
 
     def run(self, *, improved: Improved | None = None, progress: Progress = no_progress) -> None:
         """Train to the end of the settings' lists, or until validation stops getting better.
@@ -105,7 +105,7 @@ class Trainer:
         """
         settings, steps = self._settings, steps_of(self._settings)
         if self.step == 0 and self.best.step == 0 and self.best.value < 0:
-            self._validate(improved)
+            self._validate(improved, progress)
         while self.step < steps and not self._is_stale():
             self.train_step()
             progress(
@@ -115,7 +115,7 @@ class Trainer:
             )
             last = self.step == steps
             if self.step % settings.validate_every == 0 or last:
-                self._validate(improved)
+                self._validate(improved, progress)
             if self.step % settings.checkpoint_every == 0 or last:
                 self._save()
         self._save()
@@ -126,8 +126,8 @@ class Trainer:
         self, lists: Sequence[EncodedList], progress: Progress = no_progress
     ) -> Mapping[str, float]:
         """Return how well the network ranks some lists; see `validation.summary`."""
-        rankings, own = [], self._team.share(lists)
-        with torch.inference_mode(), self.network.judging():
+        rankings, own = [], self._processes.share(lists)
+        with torch.inference_mode(), self.network.evaluating():
             for group in by_length(own, self._settings.pass_tokens):
                 scores = self.network.scores(group)
                 rankings += [
@@ -135,11 +135,13 @@ class Trainer:
                     for found, one in zip(scores, group, strict=True)
                 ]
                 progress("validating", len(rankings), len(own))
-        return summary(self._team.gather(rankings))
+        return summary(self._processes.gather(rankings))
 
     def lists_of(self, step: int) -> list[EncodedList]:
         """Return what this process learns from at a step, counted from 0."""
-        return [self._encoder.encode(one) for one in self._team.share(self._curriculum.batch(step))]
+        return [
+            self._encoder.encode(one) for one in self._processes.share(self._curriculum.batch(step))
+        ]
 
     def train_step(self) -> None:
         """Learn from the next lists.
@@ -148,6 +150,8 @@ class Trainer:
             DataError: the loss is no finite number any more.
         """
         started = time.monotonic()
+        # What is left out at a step follows from its number, as everything else does.
+        torch.manual_seed(self._drawn_at(self.step))
         rate = learning_rate(self.step, self._settings)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -175,18 +179,22 @@ class Trainer:
         }
         self._note("step", values)
 
+    def _drawn_at(self, step: int) -> int:
+        text = f"{self._settings.seed}/{step}/{self._processes.rank}"
+        return int.from_bytes(blake2b(text.encode(), digest_size=7).digest(), "big")
+
     def _groups(self, lists: Sequence[EncodedList]) -> list[list[EncodedList]]:
         return by_length(lists, self._settings.pass_tokens)
 
     def _added_up(self, loss: float, tokens: int) -> tuple[float, int]:
         """Add gradients, loss and tokens up over all processes."""
-        if self._team.size == 1:
+        if self._processes.size == 1:
             return loss, tokens
         for parameter in self._parameters:
             if parameter.grad is None:  # there were fewer lists than processes
                 parameter.grad = torch.zeros_like(parameter)
         told = torch.tensor([loss, float(tokens)], device=self._parameters[0].device)
-        self._team.add_up([told, *(p.grad for p in self._parameters if p.grad is not None)])
+        self._processes.add_up([told, *(p.grad for p in self._parameters if p.grad is not None)])
         return float(told[0]), int(told[1])
 
     def _learn(self, group: Sequence[EncodedList]) -> float:
@@ -202,15 +210,15 @@ class Trainer:
         total.backward()  # type: ignore[no-untyped-call]
         return float(total.detach())
 
-    def _validate(self, improved: Improved | None) -> None:
+    def _validate(self, improved: Improved | None, progress: Progress) -> None:
         with self._average.in_place():
-            measures = self.measure(self._validation)
+            measures = self.measure(self._validation, progress)
             values = {**measures, "seen": self.step * self._settings.batch}
             self._note("validation", {**values, "seconds": self.seconds})
             if measures[MEASURE] > self.best.value:
                 self.best = Best(value=measures[MEASURE], step=self.step)
                 self.best_weights = self.network.state()
-                if improved is not None and self.step and self._team.is_first:
+                if improved is not None and self.step and self._processes.is_first:
                     improved(measures, self.step)
             else:
                 self.best = self.best.model_copy(update={"misses": self.best.misses + 1})
@@ -220,7 +228,7 @@ class Trainer:
             self._record.write(kind, self.step, values)
 
     def _save(self) -> None:
-        if self._team.is_first:
+        if self._processes.is_first:
             save(self._folder, self._checkpoint())
 
     def _is_stale(self) -> bool:
@@ -236,7 +244,6 @@ class Trainer:
             step=self.step,
             weights=self.network.state(),
             optimizer=self._optimizer.state_dict(),
-            generator=torch.get_rng_state(),
             average=self._average.values,
             best=self.best,
             best_weights=self.best_weights,
@@ -250,4 +257,3 @@ class Trainer:
         self.network.restore(found.weights)
         self._average.restore(found.average)
         self._optimizer.load_state_dict(found.optimizer)
-        torch.set_rng_state(found.generator)

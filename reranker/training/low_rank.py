@@ -103,6 +103,12 @@ def attach(model: Any, settings: TrainingSettings) -> Any:
     wrapped: Any = get_peft_model(model, config)
     for parameter in trained(wrapped).values():
         parameter.data = parameter.data.float()
+    for layer in wrapped.modules():
+        if isinstance(layer, PeftLinear) and layer.lora_variant:
+            # peft's own are rounded as the weights are, which moves the first answers.
+            magnitude: Any = layer.lora_magnitude_vector[ADAPTER]
+            weight: Any = layer.get_base_layer().weight
+            magnitude.weight.data = weight.float().norm(dim=1)
     return wrapped
 
 

@@ -4,7 +4,7 @@ Importing this module loads torch, transformers and peft.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from reranker.errors import ConfigError
 from reranker.models.adapter import (
     CONFIG_FILE,
-    WEIGHT_CHANGE,
+    WEIGHT_DELTA,
     WEIGHTS_FILE,
+    AdapterConfig,
     BaseModelCard,
     check_base,
-    method_of,
     read_card,
+    read_config,
 )
 from reranker.models.loading import context_length, load_causal_model
 from reranker.models.merging import weights_fingerprint
@@ -32,7 +33,7 @@ from reranker.settings import TrainingSettings
 from reranker.training.causal_attention import use_blocks
 from reranker.training.encoding import EncodedList
 from reranker.training.low_rank import ADAPTER, attach, make_lean, trained
-from reranker.training.whole import computing_in, thaw
+from reranker.training.whole import computing_in, unfreeze
 
 
 def _has_windows(config: Any) -> bool:
@@ -73,14 +74,14 @@ class TunedNetwork:
         self.lean_layers = 0
         if settings.method == "full":
             self._autocast = computing_in(base)
-            self._original = thaw(base)
+            self._original = unfreeze(base)
             self.wrapped = base
         else:
             self.wrapped = attach(base, settings)
             self.lean_layers = make_lean(self.wrapped) if lean else 0
             if lean and base.device.type == "cpu" and not _has_windows(base.config):
                 use_blocks(base)
-        if settings.recompute:
+        if settings.gradient_checkpointing:
             kept = {"use_reentrant": False}
             self.wrapped.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kept)
         self.wrapped.train()
@@ -102,7 +103,7 @@ class TunedNetwork:
         return [slot_logprobs(prompt, row) for prompt, row in zip(prompts, logits, strict=True)]
 
     @contextmanager
-    def judging(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Leave nothing out by chance meanwhile."""
         self.wrapped.eval()
         try:
@@ -149,7 +150,7 @@ class TunedNetwork:
     def save_config(self, folder: Path, base: str) -> None:
         """Write the file that says what the tensors are."""
         if self._original:
-            told = {"base_model_name_or_path": base, "peft_type": WEIGHT_CHANGE}
+            told = {"base_model_name_or_path": base, "peft_type": WEIGHT_DELTA}
             text = json.dumps(told, indent=2, sort_keys=True)
             (folder / CONFIG_FILE).write_text(f"{text}\n", encoding="utf-8")
             return
@@ -166,7 +167,7 @@ class TunedNetwork:
         """
         card = read_card(folder)
         check_base(card, BaseModelCard(name="the model", fingerprint=self.fingerprint))
-        self._check_kind(folder, json.loads((folder / CONFIG_FILE).read_bytes()))
+        self._check_kind(folder, read_config(folder))
         saved = load_file(folder / WEIGHTS_FILE)
         if self._original:
             state = {n: t.float() + self._original[n] for n, t in saved.items()}
@@ -179,19 +180,23 @@ class TunedNetwork:
         self.restore(state)
         return card.weights_sha256
 
-    def _check_kind(self, folder: Path, told: Mapping[str, Any]) -> None:
-        method = method_of(told)
-        own = {} if self._original else self.wrapped.peft_config[ADAPTER].to_dict()
-        if method != ("full" if self._original else method_of(own)):
-            message = f"{folder}: it was tuned by another method: set training.method = {method}"
-            raise ConfigError(message)
-        scale = ("lora_alpha", "use_rslora")
-        if [told.get(name) for name in scale] != [own.get(name) for name in scale]:
-            message = (
-                f"{folder}: its products are scaled in another way: set training.alpha = "
-                f"{told['lora_alpha']} and training.rank_stabilised = {told['use_rslora']}"
+    def _check_kind(self, folder: Path, told: AdapterConfig) -> None:
+        method, own = "full", None
+        if not self._original:
+            own = self.wrapped.peft_config[ADAPTER]
+            method = "dora" if own.use_dora else "lora"
+        if told.method != method:
+            raise ConfigError(
+                f"{folder}: it was tuned by another method: set training.method = {told.method}"
             )
-            raise ConfigError(message)
+        if own is not None and (told.lora_alpha, told.use_rslora) != (
+            own.lora_alpha,
+            own.use_rslora,
+        ):
+            raise ConfigError(
+                f"{folder}: its products are scaled in another way: set training.alpha = "
+                f"{told.lora_alpha:g} and training.rank_stabilised = {told.use_rslora}"
+            )
 
 
 def _trained_name(saved: str) -> str:

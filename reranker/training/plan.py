@@ -30,7 +30,7 @@ class Curriculum:
         *,
         batch: int,
         seed: int,
-        seen: int = 0,
+        seen: Sequence[int] = (),
     ) -> None:
         """Take the sources; nothing is drawn yet.
 
@@ -39,7 +39,7 @@ class Curriculum:
             weights: of the sources, above 0.
             batch: lists a step.
             seed: of the orders.
-            seen: lists that an earlier training has seen of the same sources; passed over.
+            seen: lists of each source that an earlier training has seen, passed over; none: 0.
 
         Raises:
             ConfigError: there is nothing to learn from.
@@ -50,27 +50,31 @@ class Curriculum:
         self._weights = weights
         self._batch = batch
         self._seed = seed
-        self._seen = seen
+        self._seen = list(seen) or [0] * len(sources)
         self._orders: dict[tuple[int, int], list[int]] = {}
-        self._start()
+        self._dealt, self._step = [0] * len(sources), 0
 
     def batch(self, step: int) -> list[TrainingExample]:
         """Return the lists of a step, counted from 0.
 
         Going forward is quick; going back starts over.
         """
-        if step < self._step:
-            self._start()
-        while self._step < step:
-            self._deal(self._batch)
-            self._step += 1
+        self._go_to(step)
         dealt = self._deal(self._batch)
         self._step += 1
         return [self._sources[s].example(row, visit) for s, row, visit in dealt]
 
-    def _start(self) -> None:
-        self._dealt, self._step = [0] * len(self._sources), 0
-        self._deal(self._seen)
+    def seen(self, step: int) -> list[int]:
+        """Return how many lists of each source have been seen before a step, counted from 0."""
+        self._go_to(step)
+        return [before + dealt for before, dealt in zip(self._seen, self._dealt, strict=True)]
+
+    def _go_to(self, step: int) -> None:
+        if step < self._step:
+            self._dealt, self._step = [0] * len(self._sources), 0
+        while self._step < step:
+            self._deal(self._batch)
+            self._step += 1
 
     def _deal(self, lists: int) -> list[tuple[int, int, int]]:
         dealt = []
@@ -79,7 +83,8 @@ class Curriculum:
             chosen = min(
                 range(len(self._sources)), key=lambda s: (self._dealt[s] + 0.5) / self._weights[s]
             )
-            visit, place = divmod(self._dealt[chosen], len(self._sources[chosen]))
+            number = self._seen[chosen] + self._dealt[chosen]
+            visit, place = divmod(number, len(self._sources[chosen]))
             self._dealt[chosen] += 1
             dealt.append((chosen, self._order(chosen, visit)[place], visit))
         return dealt

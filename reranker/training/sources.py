@@ -1,5 +1,6 @@
 """Where lists come from: files of purchases, put together with what serving tells of a shopper."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +35,8 @@ from retrieval.product_table import ProductTable
 from retrieval.profiles import ProfileBuilder, untimed_purchases
 
 VALIDATION_CANDIDATES = 20
+
+logger = logging.getLogger(__name__)
 
 
 class Lists(Value):
@@ -76,8 +79,8 @@ class PurchaseFiles(Value):
 
     Attributes:
         products: of the catalogue; the importer's form.
-        histories: to count what is popular and bought together; None counts the histories of the
-            purchases that are trained on.
+        histories: to count what is popular and bought together; None counts the shortest history
+            of each shopper who is trained on, which holds none of the purchases to be told.
     """
 
     name: str
@@ -100,9 +103,7 @@ class PurchaseFiles(Value):
         if self.histories is not None:
             histories: Sequence[Sequence[str]] = read_histories(self.histories)
         else:
-            # The first of each shopper: a later history holds what is to be told at an earlier one.
-            first = {one.user_id: one.history for one in reversed(split.train)}
-            histories = list(first.values())
+            histories = _shortest(split.train)
         mix = NegativeMix.of(training)
         categories = categories_of(table) if mix.category else {}
         negatives = NegativeSampler(ids, mix, histories=histories, categories=categories)
@@ -113,6 +114,12 @@ class PurchaseFiles(Value):
             teacher = InterestTeacher.learn(
                 ids, texts, histories, seed=training.seed, progress=progress
             )
+            if teacher is None:
+                logger.warning(
+                    "%s: too few histories of two purchases or more to learn a teacher from: "
+                    "training.teacher counts nothing",
+                    self.histories or self.purchases,
+                )
         told = UntimedProfiles(ProfileBuilder(table, settings.profile, tokenizer))
         return lists_of(self.name, split, table, told, negatives, settings, teacher)
 
@@ -158,6 +165,15 @@ def lists_of(
         validation=tuple(held.example(row, 0) for row in range(len(held))),
         card=_card(name, split, len(table), language),
     )
+
+
+def _shortest(purchases: Sequence[Purchase]) -> list[tuple[str, ...]]:
+    """Return the shortest history of each shopper."""
+    found: dict[str, tuple[str, ...]] = {}
+    for one in purchases:
+        if one.user_id not in found or len(one.history) < len(found[one.user_id]):
+            found[one.user_id] = one.history
+    return list(found.values())
 
 
 def categories_of(table: ProductTable) -> dict[str, str]:

@@ -36,8 +36,8 @@ class SpeedComparison(Value):
         ratio: the median over the rounds of ours to bare; below 1 is faster.
         tokens: of the lists of all rounds.
         lists: of a step.
-        peak_mib, bare_peak_mib: most memory that the process held in a step of either, the weights
-            of both models in it; None where the system does not tell.
+        peak_mib, bare_peak_mib: most memory that the process (on a GPU: torch) held in a step of
+            either, the weights of both models in it; None where the system does not tell.
     """
 
     ours: float
@@ -74,8 +74,8 @@ def compare_speed(
     theirs: list[_Measured] = []
     tokens = 0
     for number in range(rounds + 1):
-        lists = trainer.lists_of(number)
         ours.append(_measured(trainer.train_step))
+        lists = trainer.lists_of(number)
         theirs.append(_measured(lambda given=lists: bare(given)))  # type: ignore[misc]
         tokens += sum(map(len, lists)) if number else 0
         progress("timing steps", number, rounds)
@@ -98,15 +98,24 @@ class _Measured(NamedTuple):
 
 def _measured(step: Callable[[], None]) -> _Measured:
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
         _RESET.write_text("5", encoding="ascii")  # the peak is counted anew from here
     started = time.perf_counter()
     step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return _Measured(time.perf_counter() - started, _peak())
 
 
 def _peak() -> float | None:
-    """Return the most memory since the last reset; Linux, see proc_pid_status(5)."""
+    """Return the most memory since the last reset, in MiB: of the GPU, or else of the process.
+
+    The latter on Linux alone, see proc_pid_status(5).
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
     try:
         lines = _STATUS.read_text(encoding="utf-8").splitlines()
     except OSError:

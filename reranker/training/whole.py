@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def thaw(model: Any) -> dict[str, Tensor]:
+def unfreeze(model: Any) -> dict[str, Tensor]:
     """Let all weights of a model but the vocabulary's be trained.
 
     Weights are made float32, in which small steps are not lost; what computes in bfloat16 does so
@@ -35,4 +35,4 @@ def thaw(model: Any) -> dict[str, Tensor]:
 
 def computing_in(model: Any) -> torch.dtype | None:
     """Return the number type to compute in under autocast; None for that of the weights."""
-    return model.dtype if model.dtype in (torch.bfloat16, torch.float16) else None
+    return torch.bfloat16 if model.dtype == torch.bfloat16 else None

@@ -20,7 +20,7 @@ from retrieval.profiles.summary import Summariser
 
 FOLDER = Path("profiles") / "written"
 """In a store's folder. A file's name begins with the pseudonym's 32 hexadecimal digits, by which
-the erasure of a shopper finds it."""
+the erasure of a shopper finds it. (An evaluation keeps such files, too, by its cases.)"""
 _MOST_STATEMENTS = 26
 
 

@@ -7,10 +7,11 @@ from typing import Any, Literal
 import httpx
 
 from reranker.errors import ConfigError, ModelUnavailable
-from reranker.models.adapter import AdapterCard, check_served, check_use, read_card, readout_answers
+from reranker.models.adapter import AdapterCard, check_use, read_card, readout_answers
 from reranker.models.asking import describe
 from reranker.models.conversion import quiet_transformers
 from reranker.models.rendering import PromptRenderer, load_tokenizer
+from reranker.models.vllm.beside import rank_beside
 from reranker.models.vllm.discovery import Discovery, TokenSample
 from reranker.models.vllm.http import Refused, authorization, base_url, content
 from reranker.models.weights import resolve_tokenizer
@@ -91,7 +92,7 @@ def unload_adapter(url: str, name: str, settings: ServerSettings) -> LoadedAdapt
 
 
 def _check(card: AdapterCard, folder: Path, base: str) -> None:
-    check_served(folder)
+    rank_beside(folder)
     if card.base.name != base:
         raise ConfigError(
             f"adapter {card.name}: it was tuned for {card.base.name} and model.name is {base}: "

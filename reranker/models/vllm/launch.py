@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 
 from reranker.errors import ConfigError
-from reranker.models.adapter import check_served
+from reranker.models.vllm.beside import rank_beside
 from reranker.schema import Value
 
 Device = Literal["auto", "gpu", "cpu"]
@@ -159,7 +159,7 @@ def environment(options: ServeOptions, machine: Machine) -> dict[str, str]:
 def _lora(options: ServeOptions) -> list[str]:
     if not options.adapters and not options.lora:
         return []
-    ranks = [check_served(folder) for folder in options.adapters.values()]
+    ranks = [rank_beside(folder) for folder in options.adapters.values()]
     wanted = max(ranks, default=_LORA_RANKS[1])
     rank = next((known for known in _LORA_RANKS if known >= wanted), wanted)
     line = ["--enable-lora", "--max-lora-rank", str(rank)]

@@ -13,7 +13,7 @@ from torch import Tensor
 _T = TypeVar("_T")
 
 
-class Team:
+class ProcessGroup:
     """Shares work out and puts results together. All processes must call the same methods."""
 
     def __init__(self) -> None:
@@ -46,13 +46,21 @@ class Team:
             tensor.copy_(part.view_as(tensor))
 
     def gather(self, found: Sequence[_T]) -> list[_T]:
-        """Return what all processes have found for their shares, in the order of the items."""
+        """Return what all processes have found, one of each in turn."""
         if self.size == 1:
             return list(found)
         shares: list[list[_T]] = [[] for _ in range(self.size)]
         torch.distributed.all_gather_object(shares, list(found))
         longest = max(map(len, shares))
         return [share[place] for place in range(longest) for share in shares if place < len(share)]
+
+    def agree(self, value: _T | None) -> _T:
+        """Return the first process's value, whatever the others have."""
+        told: list[Any] = [value]
+        if self.size > 1:
+            torch.distributed.broadcast_object_list(told, src=0)
+        agreed: _T = told[0]
+        return agreed
 
     def wait(self) -> None:
         """Wait until all processes are here."""
