@@ -10,6 +10,7 @@ from eval.past import Past, Purchases
 from eval.past.purchases import UNTIMED, ShopperSequence
 from eval.rankers import Bench, Ranked, describe, make_ranker, ranker_names, registry
 from eval.rankers.other_shoppers import other_shoppers
+from eval.rankers.profiles import WrittenCaseProfiles
 from eval.rankers.ranked import best_first, tie_breakers
 from evaluation_shop import product_rows
 from reranker.errors import ConfigError
@@ -18,6 +19,7 @@ from reranker.schema import Product
 from reranker.settings import Settings
 from retrieval.embedder import SentenceTransformerEmbedder
 from retrieval.product_table import ProductTable
+from retrieval.profiles.writing import SummaryWriter
 from retrieval.profiles.written import WrittenSentence, WrittenSummary, statements
 
 MUGS = ("mug0", "mug1", "mug2", "mug3")
@@ -191,6 +193,9 @@ def test_the_model_is_told_of_the_right_shopper(bench: Bench) -> None:
 
 def test_the_model_is_told_what_it_has_written_on_the_shopper(bench: Bench) -> None:
     """What a model of this size writes, the facts seldom bear out: told is what holds of it."""
+    # A few words are enough here: 480 tokens would take most of a minute.
+    writer = SummaryWriter(bench.open_writer(), answer_tokens=48)
+    bench.written_profiles = WrittenCaseProfiles(bench.profiles, writer, bench.work, bench.portal)
     ranked = rank(bench, "llm-written")
     assert ranked.personalised
     assert sorted(ranked.product_ids) == sorted(CASES[0].candidates or ())

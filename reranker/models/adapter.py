@@ -62,7 +62,7 @@ class SourceCard(Value):
         first: oldest purchase, where times are known.
         last: newest purchase, where times are known.
         sha256: of the purchases, whatever their order.
-        seen: lists that were learnt from, some maybe again.
+        seen: lists that were learnt from, in the order of the training; the next begins after them.
     """
 
     name: str
