@@ -30,6 +30,7 @@ class Curriculum:
         *,
         batch: int,
         seed: int,
+        keys: Sequence[str] = (),
         seen: Sequence[int] = (),
     ) -> None:
         """Take the sources; nothing is drawn yet.
@@ -39,6 +40,7 @@ class Curriculum:
             weights: of the sources, above 0.
             batch: lists a step.
             seed: of the orders.
+            keys: of each source, by which its orders are drawn; none: their names.
             seen: lists of each source that an earlier training has seen, passed over; none: 0.
 
         Raises:
@@ -50,6 +52,7 @@ class Curriculum:
         self._weights = weights
         self._batch = batch
         self._seed = seed
+        self._keys = list(keys) or [source.name for source in sources]
         self._seen = list(seen) or [0] * len(sources)
         self._orders: dict[tuple[int, int], list[int]] = {}
         self._dealt, self._step = [0] * len(sources), 0
@@ -93,7 +96,7 @@ class Curriculum:
         key = (source, visit)
         if key not in self._orders:
             order = list(range(len(self._sources[source])))
-            random.Random(f"{self._seed}/{self._sources[source].name}/{visit}").shuffle(order)
+            random.Random(f"{self._seed}/{self._keys[source]}/{visit}").shuffle(order)
             self._orders = {k: v for k, v in self._orders.items() if k[0] != source}
             self._orders[key] = order
         return self._orders[key]

@@ -124,6 +124,8 @@ class TuningRun:
             weights,
             batch=training.batch,
             seed=training.seed,
+            # By what they are, not what a folder is called: an adapter's next training goes on.
+            keys=[one.card.sha256 for one in self.lists],
             seen=[self._seen_of(one.card) for one in self.lists],
         )
         plan = self._plan(weights)
@@ -149,7 +151,7 @@ class TuningRun:
     def start_from(self, adapter: Path) -> None:
         """Begin with the weights of an adapter; whoever it learnt from, this one has, too.
 
-        Of the same purchases, by name and hash, what it has seen is passed over.
+        Of the same purchases what it has seen is passed over.
 
         Raises:
             ConfigError: the adapter was tuned in another way, held back other shoppers, or learnt
@@ -189,7 +191,7 @@ class TuningRun:
 
     def _seen_of(self, card: SourceCard) -> int:
         """Return how many lists of a source the adapter has seen that was begun with."""
-        same = (one for one in self._before.sources if _identity(one) == _identity(card))
+        same = (one for one in self._before.sources if one.sha256 == card.sha256)
         return next((one.seen for one in same), 0)
 
     def write(self, measures: Mapping[str, float], step: int) -> AdapterCard:
@@ -197,9 +199,9 @@ class TuningRun:
         settings = self._settings
         training = settings.training.model_dump(mode="json")
         ours = [one.card for one in self.lists]
-        here = {_identity(card) for card in ours}
+        here = {card.sha256 for card in ours}
         sources = (
-            *(one for one in self._before.sources if _identity(one) not in here),
+            *(one for one in self._before.sources if one.sha256 not in here),
             *(
                 card.model_copy(update={"seen": seen})
                 for card, seen in zip(ours, self._curriculum.seen(step), strict=True)
@@ -243,7 +245,3 @@ class TuningRun:
             "lists": [one.prompt.token_ids for one in self.validation[:_SAMPLED]],
         }
         return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
-
-
-def _identity(card: SourceCard) -> tuple[str, str]:
-    return card.name, card.sha256
