@@ -11,14 +11,8 @@ from questions import ask
 from reranker.cli.tune import files_in
 from reranker.errors import ConfigError, DataError
 from reranker.listwise import ListwiseRanker
-from reranker.models.adapter import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    adapter_of,
-    check_prompt,
-    read_card,
-    read_data_card,
-)
+from reranker.models.adapter import CARD_FILE, WEIGHTS_FILE, adapter_of, read_card, read_data_card
+from reranker.models.adapter_use import check_prompt
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.merging import write_merged
 from reranker.schema import (

@@ -11,15 +11,11 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from reranker.errors import ConfigError, ModelTimeout, ModelUnavailable, OutputError
-from reranker.models.adapter import (
-    AdapterCard,
-    BaseModelCard,
-    adapter_of,
-    card_beside,
+from reranker.models.adapter import AdapterCard, BaseModelCard, adapter_of, card_beside, read_card
+from reranker.models.adapter_use import (
     check_base,
     check_prompt,
     check_use,
-    read_card,
     readout_answers,
     tuned_spec,
 )

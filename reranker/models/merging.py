@@ -16,11 +16,11 @@ from reranker.models.adapter import (
     AdapterCard,
     AdapterConfig,
     BaseModelCard,
-    check_base,
     read_card,
     read_config,
     read_data_card,
 )
+from reranker.models.adapter_use import check_base
 from reranker.models.loading import load_causal_model
 from reranker.models.stored_folder import MANIFEST
 

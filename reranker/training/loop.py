@@ -139,9 +139,8 @@ class Trainer:
 
     def lists_of(self, step: int) -> list[EncodedList]:
         """Return what this process learns from at a step, counted from 0."""
-        return [
-            self._encoder.encode(one) for one in self._processes.share(self._curriculum.batch(step))
-        ]
+        own = self._curriculum.batch(step, self._processes.share)
+        return [self._encoder.encode(one) for one in own]
 
     def train_step(self) -> None:
         """Learn from the next lists.

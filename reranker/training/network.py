@@ -22,10 +22,10 @@ from reranker.models.adapter import (
     WEIGHTS_FILE,
     AdapterConfig,
     BaseModelCard,
-    check_base,
     read_card,
     read_config,
 )
+from reranker.models.adapter_use import check_base
 from reranker.models.loading import context_length, load_causal_model
 from reranker.models.merging import weights_fingerprint
 from reranker.models.prefill import ScoreHead, padded, slot_logprobs

@@ -6,7 +6,7 @@ goes on with exactly what it would have seen.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reranker.errors import ConfigError
 from reranker.settings import TrainingSettings
@@ -14,6 +14,12 @@ from reranker.training.examples import ExampleSource, TrainingExample
 
 _FALLING = 0.2
 """Share of the steps over which the trapezoid falls."""
+
+
+Dealt = tuple[int, int, int]
+"""Numbers of a source, of a purchase in it, and of the visit to it."""
+
+Share = Callable[[Sequence[Dealt]], Sequence[Dealt]]
 
 
 class Curriculum:
@@ -57,15 +63,19 @@ class Curriculum:
         self._orders: dict[tuple[int, int], list[int]] = {}
         self._dealt, self._step = [0] * len(sources), 0
 
-    def batch(self, step: int) -> list[TrainingExample]:
+    def batch(self, step: int, share: Share = list) -> list[TrainingExample]:
         """Return the lists of a step, counted from 0.
 
         Going forward is quick; going back starts over.
+
+        Args:
+            step: counted from 0.
+            share: picks those that are wanted; the others are not made.
         """
         self._go_to(step)
         dealt = self._deal(self._batch)
         self._step += 1
-        return [self._sources[s].example(row, visit) for s, row, visit in dealt]
+        return [self._sources[s].example(row, visit) for s, row, visit in share(dealt)]
 
     def seen(self, step: int) -> list[int]:
         """Return how many lists of each source have been seen before a step, counted from 0."""
@@ -79,7 +89,7 @@ class Curriculum:
             self._deal(self._batch)
             self._step += 1
 
-    def _deal(self, lists: int) -> list[tuple[int, int, int]]:
+    def _deal(self, lists: int) -> list[Dealt]:
         dealt = []
         for _ in range(lists):
             # The source that lags most behind its share comes next.

@@ -17,8 +17,8 @@ from reranker.models.adapter import (
     SourceCard,
     read_card,
     read_data_card,
-    readout_answers,
 )
+from reranker.models.adapter_use import readout_answers
 from reranker.models.asking import describe
 from reranker.models.conversion import quiet_transformers
 from reranker.models.rendering import PromptRenderer, load_tokenizer

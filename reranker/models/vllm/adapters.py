@@ -7,7 +7,8 @@ from typing import Any, Literal
 import httpx
 
 from reranker.errors import ConfigError, ModelUnavailable
-from reranker.models.adapter import AdapterCard, check_use, read_card, readout_answers
+from reranker.models.adapter import AdapterCard, read_card
+from reranker.models.adapter_use import check_use, readout_answers
 from reranker.models.asking import describe
 from reranker.models.conversion import quiet_transformers
 from reranker.models.rendering import PromptRenderer, load_tokenizer

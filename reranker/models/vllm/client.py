@@ -19,14 +19,8 @@ from reranker.errors import (
     ModelUnavailable,
     ShelfwiseError,
 )
-from reranker.models.adapter import (
-    AdapterCard,
-    card_beside,
-    check_prompt,
-    check_use,
-    readout_answers,
-    tuned_spec,
-)
+from reranker.models.adapter import AdapterCard, card_beside
+from reranker.models.adapter_use import check_prompt, check_use, readout_answers, tuned_spec
 from reranker.models.asking import check_length, slot_scores
 from reranker.models.rendering import PromptRenderer, RenderedPrompt, load_tokenizer
 from reranker.models.tokenizing import HFTokenizer
