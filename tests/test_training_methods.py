@@ -1,12 +1,14 @@
-"""What DoRA, whole weights, dropout and recomputing learn, save, and are refused for."""
+"""What DoRA, AdaLoRA, whole weights, dropout and recomputing learn, save, and are refused for."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from reranker.cli.tune import files_in
 from reranker.errors import ConfigError
+from reranker.models.adapter import read_card
 from reranker.models.loading import load_causal_model
 from reranker.models.merging import merge
 from reranker.models.vllm.beside import rank_beside
@@ -16,7 +18,13 @@ from reranker.training.tuning import tune
 from tuning_shop import random_list, shop_files, tiny_model, tuning_settings
 
 LISTS = [random_list(1, 5, 40), random_list(2, 3, 33)]
-RATES = {"dora": 0.01, "full": 0.003}
+GIVEN: dict[str, dict[str, object]] = {
+    "dora": {"learning_rate": 0.01},
+    "adalora": {"learning_rate": 0.03, "lists": 96},
+    "full": {"learning_rate": 0.003},
+}
+GOES_ON = {"adalora": {"method": "lora", "rank": 12}}
+"""What an adapter is that another method saved."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shop_files(tmp_path_factory.mktemp("data") / "toy")
 
 
-@pytest.fixture(scope="module", params=["dora", "full"])
+@pytest.fixture(scope="module", params=sorted(GIVEN))
 def run(
     request: pytest.FixtureRequest,
     model: Path,
@@ -38,7 +46,7 @@ def run(
 ) -> tuple[str, Path]:
     method: str = request.param
     folder = tmp_path_factory.mktemp(method)
-    settings = tuning_settings(model, method=method, learning_rate=RATES[method])
+    settings = tuning_settings(model, method=method, **GIVEN[method])
     tune(settings, [files_in(data)], folder, name=method)
     return method, folder
 
@@ -52,7 +60,7 @@ def test_each_method_learns(run: tuple[str, Path]) -> None:
 def test_the_merged_model_scores_as_the_tuned_one(run: tuple[str, Path], model: Path) -> None:
     """What was saved, merged into the base model, against what was saved, gone on training with."""
     method, folder = run
-    training = tuning_settings(model, method=method).training
+    training = tuning_settings(model, **GOES_ON.get(method, {"method": method})).training
     tuned = TunedNetwork(model, training, dtype="float32")
     tuned.start_from(folder / "adapter")
     plain = load_causal_model(model, "float32")
@@ -77,18 +85,22 @@ def test_vllm_is_not_asked_to_serve_what_it_cannot(run: tuple[str, Path], tmp_pa
         rank_beside(folder / "adapter")
     config = tmp_path / "adapter_config.json"  # of an adapter without a card, as peft saves it
     config.write_bytes((folder / "adapter" / "adapter_config.json").read_bytes())
+    if method == "adalora":
+        assert rank_beside(tmp_path) == 12  # is saved as LoRA
+        return
     with pytest.raises(ConfigError, match=rf"training\.method = {method}.*adapter merge"):
         rank_beside(tmp_path)
 
 
 def test_a_training_goes_on_only_by_the_same_method(run: tuple[str, Path], model: Path) -> None:
     method, folder = run
-    other = TunedNetwork(model, tuning_settings(model).training, dtype="float32")
-    with pytest.raises(ConfigError, match=rf"set training\.method = {method}"):
-        other.start_from(folder / "adapter")
+    saved, other = (method, "lora") if method != "adalora" else ("lora", method)
+    network = TunedNetwork(model, tuning_settings(model, method=other).training, dtype="float32")
+    with pytest.raises(ConfigError, match=rf"set training\.method = {saved}"):
+        network.start_from(folder / "adapter")
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "full"])
+@pytest.mark.parametrize("method", ["lora", "dora", "adalora", "full"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_before_the_first_step_the_model_is_as_it_was(model: Path, method: str, dtype: str) -> None:
     network = TunedNetwork(model, tuning_settings(model, method=method).training, dtype=dtype)
@@ -99,7 +111,7 @@ def test_before_the_first_step_the_model_is_as_it_was(model: Path, method: str, 
         torch.testing.assert_close(ours, untuned, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "full"])
+@pytest.mark.parametrize("method", ["lora", "dora", "adalora", "full"])
 def test_recomputing_gives_the_same_gradients(model: Path, method: str) -> None:
     passes: list[int] = []
 
@@ -151,3 +163,71 @@ def test_dropout_is_on_in_training_and_off_in_judging(model: Path) -> None:
         with network.evaluating():
             first, second = network.scores(LISTS[:1])[0], network.scores(LISTS[:1])[0]
         assert torch.equal(first, second)
+
+
+def test_ranks_move_to_the_layers_that_need_them(model: Path, data: Path, tmp_path: Path) -> None:
+    """In the end there are as many ranks as the setting says for each layer, in other places."""
+    given = {"method": "adalora", "rank": 4, **GIVEN["adalora"]}
+    settings = tuning_settings(model, **given)
+    tune(settings, [files_in(data)], tmp_path, name="adalora")
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    ranks = [
+        int((tensor.abs().sum(dim=1) > 0).sum())
+        for name, tensor in saved.items()
+        if ".lora_A." in name
+    ]
+    assert len(ranks) == 14
+    assert {tensor.shape[0] for name, tensor in saved.items() if ".lora_A." in name} == {6}
+    best = read_card(tmp_path / "adapter").training
+    assert best["method"] == "adalora"
+    last = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["weights"]
+    kept = [int((t != 0).sum()) for name, t in last.items() if "lora_E" in name]
+    assert sum(kept) == 4 * 14
+    assert len(set(kept)) > 1
+
+
+def test_a_training_whose_ranks_move_goes_on_as_if_never_stopped(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    settings = tuning_settings(model, method="adalora", lists=96)
+
+    def stop(stage: str, done: int, _total: int) -> None:
+        if stage.startswith("tuning") and done == 52:
+            raise KeyboardInterrupt
+
+    tune(settings, [files_in(data)], tmp_path / "whole", name="x")
+    with pytest.raises(KeyboardInterrupt):
+        tune(settings, [files_in(data)], tmp_path / "stopped", name="x", progress=stop)
+    tune(settings, [files_in(data)], tmp_path / "stopped", name="x")
+    expected, found = (
+        torch.load(tmp_path / run / "checkpoint.pt", weights_only=True)
+        for run in ("whole", "stopped")
+    )
+    for part in ("weights", "method"):
+        assert expected[part].keys() == found[part].keys()
+        for name, tensor in expected[part].items():
+            torch.testing.assert_close(found[part][name], tensor, rtol=0, atol=1e-6)
+
+
+def test_the_lean_layers_of_adalora_compute_what_its_own_do(model: Path) -> None:
+    training = tuning_settings(model, method="adalora").training
+    lean = TunedNetwork(model, training, dtype="float32")
+    own = TunedNetwork(model, training, dtype="float32", lean=False)
+    assert (lean.lean_layers, own.lean_layers) == (14, 0)
+    torch.manual_seed(3)
+    moved = {name: p + 0.2 * torch.randn_like(p) for name, p in lean.state().items()}
+    gradients = []
+    for network in (lean, own):
+        network.restore(moved)
+        added = network.regularisation()
+        assert added is not None
+        (torch.stack([s.mean() for s in network.scores(LISTS)]).sum() + added).backward()
+        gradients.append({name: p.grad for name, p in network.trained.items()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_adalora_takes_some_steps(model: Path) -> None:
+    training = tuning_settings(model, method="adalora", lists=12, batch=4).training
+    with pytest.raises(ConfigError, match=r"training\.lists = 12 makes 3: set more lists"):
+        TunedNetwork(model, training, dtype="float32")

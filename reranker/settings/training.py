@@ -54,14 +54,15 @@ class TrainingSettings(Section):
     profile_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05, description="share of lists that say nothing of the shopper"
     )
-    method: Literal["lora", "dora", "full"] = Field(
+    method: Literal["lora", "dora", "adalora", "full"] = Field(
         "lora",
         description="what is trained: matrices of low rank beside the layers (LoRA, which vLLM "
-        "serves as they are), those and the layers' lengths (DoRA), or all weights but the "
-        "vocabulary's; of the latter two vLLM serves the merged model",
+        "serves as they are), those and the layers' lengths (DoRA), those with ranks that move to "
+        "the layers that need them (AdaLoRA, saved as LoRA), or all weights but the vocabulary's; "
+        "of DoRA and all weights vLLM serves the merged model",
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of what goes into the matrices of LoRA and DoRA that is left out"
+        0.0, description="share of what goes into the matrices of low rank that is left out"
     )
     gradient_checkpointing: bool = Field(
         False,
@@ -69,7 +70,9 @@ class TrainingSettings(Section):
         "memory, more time",
     )
     rank: Annotated[int, Field(ge=1, le=512)] = Field(
-        8, description="of the matrices of LoRA and DoRA"
+        8,
+        description="of the matrices of low rank; of AdaLoRA's on average in the end, half as much "
+        "again in the beginning",
     )
     alpha: Annotated[float, Field(gt=0)] = Field(
         32.0, description="products of the matrices are scaled by alpha / rank"

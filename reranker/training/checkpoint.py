@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from reranker.errors import ConfigError, DataError
@@ -42,6 +43,7 @@ class Checkpoint(Value):
         average: of the trained parameters over the latest steps.
         best: validation so far.
         best_weights: trained parameters at the best validation.
+        method: what the method remembers besides the weights.
         seconds: of computing so far.
         tokens: learnt from so far.
     """
@@ -53,6 +55,7 @@ class Checkpoint(Value):
     average: dict[str, Tensor]
     best: Best
     best_weights: dict[str, Tensor]
+    method: dict[str, Tensor] = Field(default_factory=dict)
     seconds: float
     tokens: int
 

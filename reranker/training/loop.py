@@ -156,11 +156,12 @@ class Trainer:
             group["lr"] = rate
         lists = self.lists_of(self.step)
         self._optimizer.zero_grad()
-        loss = sum(self._learn(group) for group in self._groups(lists))
+        loss = sum(self._learn(group) for group in self._groups(lists)) + self._regularise()
         loss, tokens = self._added_up(loss, sum(map(len, lists)))
         length = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
         self._optimizer.step()
         self.step += 1
+        self.network.after_step(self.step)
         self._average.update(self.step)
         seconds = time.monotonic() - started
         self.seconds += seconds
@@ -209,6 +210,15 @@ class Trainer:
         total.backward()  # type: ignore[no-untyped-call]
         return float(total.detach())
 
+    def _regularise(self) -> float:
+        """Add the gradients of what the method adds to the loss; return its share of that."""
+        added = self.network.regularisation()
+        if added is None:
+            return 0.0
+        share = added / self._processes.size
+        share.backward()  # type: ignore[no-untyped-call]
+        return float(share.detach())
+
     def _validate(self, improved: Improved | None, progress: Progress) -> None:
         with self._average.in_place():
             measures = self.measure(self._validation, progress)
@@ -246,6 +256,7 @@ class Trainer:
             average=self._average.values,
             best=self.best,
             best_weights=self.best_weights,
+            method=self.network.method_state(),
             seconds=self.seconds,
             tokens=self.tokens,
         )
@@ -254,5 +265,6 @@ class Trainer:
         self.step, self.seconds, self.tokens = found.step, found.seconds, found.tokens
         self.best, self.best_weights = found.best, found.best_weights
         self.network.restore(found.weights)
+        self.network.restore_method(found.method)
         self._average.restore(found.average)
         self._optimizer.load_state_dict(found.optimizer)

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.adalora.layer import SVDLinear
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 
 from reranker.settings import TrainingSettings
+from reranker.training.adaptive_rank import adaptive_config
 
 ADAPTER = "default"
 """The name that peft gives an adapter that was not named."""
@@ -63,43 +65,60 @@ class LeanLinear(PeftLinear):
     """peft's LoRA layer around a linear one, for training a single plain adapter."""
 
     def forward(self, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:  # noqa: D102
-        base: Any = self.get_base_layer()
-        if self.disable_adapters:
-            plain: Tensor = base(x)
-            return plain
-        flat = x.reshape(-1, x.shape[-1]).to(base.weight.dtype)
-        result: Tensor = LowRankLinear.apply(  # type: ignore[no-untyped-call]
-            flat,
-            base.weight,
-            base.bias,
-            self.lora_A[ADAPTER].weight,
-            self.lora_B[ADAPTER].weight,
-            self.scaling[ADAPTER],
-        )
-        return result.view(*x.shape[:-1], -1)
+        down, up = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
+        return _lean(self, x, down, up, self.scaling[ADAPTER])
+
+
+class LeanSVDLinear(SVDLinear):
+    """peft's AdaLoRA layer around a linear one, for training a single adapter."""
+
+    def forward(self, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:  # noqa: D102
+        down = self.lora_A[ADAPTER] * self.lora_E[ADAPTER]
+        scaling = self.scaling[ADAPTER] / self.r[ADAPTER]
+        return _lean(self, x, down, self.lora_B[ADAPTER], scaling)
+
+
+def _lean(layer: Any, x: Tensor, down: Any, up: Any, scaling: float) -> Tensor:
+    base: Any = layer.get_base_layer()
+    if layer.disable_adapters:
+        plain: Tensor = base(x)
+        return plain
+    flat = x.reshape(-1, x.shape[-1]).to(base.weight.dtype)
+    result: Tensor = LowRankLinear.apply(  # type: ignore[no-untyped-call]
+        flat, base.weight, base.bias, down, up, scaling
+    )
+    return result.view(*x.shape[:-1], -1)
+
+
+_LEAN: dict[type, type] = {PeftLinear: LeanLinear, SVDLinear: LeanSVDLinear}
 
 
 def attach(model: Any, settings: TrainingSettings) -> Any:
-    """Freeze a model and put LoRA or DoRA layers around all of its linear layers but the output.
+    """Freeze a model and put matrices of low rank beside all of its linear layers but the output.
 
     Args:
         model: a causal `PreTrainedModel` on its device.
-        settings: rank, scale, dropout and seed of the layers. The model's answers are not changed
-            by their first values.
+        settings: method, rank, scale, dropout and seed of the layers. The model's answers are not
+            changed by their first values.
 
     Returns:
         The `peft.PeftModel`, its adapter's parameters in float32.
+
+    Raises:
+        ConfigError: AdaLoRA has too few steps.
     """
     torch.manual_seed(settings.seed)
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type] # fractions work, and are saved
-        lora_dropout=settings.dropout,
-        use_rslora=settings.rank_stabilised,
-        use_dora=settings.method == "dora",
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
+    common: dict[str, Any] = {
+        "lora_alpha": settings.alpha,  # fractions work, and are saved
+        "lora_dropout": settings.dropout,
+        "target_modules": "all-linear",
+        "task_type": "CAUSAL_LM",
+    }
+    if settings.method == "adalora":
+        config: LoraConfig = adaptive_config(settings, **common)
+    else:
+        dora, stabilised = settings.method == "dora", settings.rank_stabilised
+        config = LoraConfig(r=settings.rank, use_rslora=stabilised, use_dora=dora, **common)
     wrapped: Any = get_peft_model(model, config)
     for parameter in trained(wrapped).values():
         parameter.data = parameter.data.float()
@@ -113,19 +132,19 @@ def attach(model: Any, settings: TrainingSettings) -> Any:
 
 
 def make_lean(wrapped: Any) -> int:
-    """Let the LoRA layers of a peft model compute leanly; return how many there are.
+    """Let the LoRA and AdaLoRA layers of a peft model compute leanly; return how many there are.
 
     Layers of other kinds (with dropout, DoRA and the like) are left as they are.
     """
-    layers = [layer for layer in wrapped.modules() if type(layer) is PeftLinear]
-    plain = [
-        layer
-        for layer in layers
-        if not layer.lora_variant and isinstance(layer.lora_dropout[ADAPTER], nn.Identity)
-    ]
-    for layer in plain:
-        layer.__class__ = LeanLinear
-    return len(plain)
+    count = 0
+    for layer in wrapped.modules():
+        lean = _LEAN.get(type(layer))
+        if lean is None or layer.lora_variant:
+            continue
+        if isinstance(layer.lora_dropout[ADAPTER], nn.Identity):
+            layer.__class__ = lean
+            count += 1
+    return count
 
 
 def trained(wrapped: Any) -> dict[str, nn.Parameter]:

@@ -30,6 +30,7 @@ from reranker.models.loading import context_length, load_causal_model
 from reranker.models.merging import weights_fingerprint
 from reranker.models.prefill import ScoreHead, padded, slot_logprobs
 from reranker.settings import TrainingSettings
+from reranker.training.adaptive_rank import AdaptiveRank
 from reranker.training.causal_attention import use_blocks
 from reranker.training.encoding import EncodedList
 from reranker.training.low_rank import ADAPTER, attach, make_lean, trained
@@ -71,6 +72,7 @@ class TunedNetwork:
         base.set_output_embeddings(self._head)
         self._original: dict[str, Tensor] = {}
         self._autocast: torch.dtype | None = None
+        self._ranks: AdaptiveRank | None = None
         self.lean_layers = 0
         if settings.method == "full":
             self._autocast = computing_in(base)
@@ -78,6 +80,8 @@ class TunedNetwork:
             self.wrapped = base
         else:
             self.wrapped = attach(base, settings)
+            if settings.method == "adalora":
+                self._ranks = AdaptiveRank(self.wrapped, ADAPTER)
             self.lean_layers = make_lean(self.wrapped) if lean else 0
             if lean and base.device.type == "cpu" and not _has_windows(base.config):
                 use_blocks(base)
@@ -101,6 +105,24 @@ class TunedNetwork:
             output: Any = self.wrapped(input_ids=tokens.to(device), use_cache=False)
         logits: Tensor = output.logits
         return [slot_logprobs(prompt, row) for prompt, row in zip(prompts, logits, strict=True)]
+
+    def regularisation(self) -> Tensor | None:
+        """Return what the method adds to the loss of a step, a scalar; None: nothing."""
+        return None if self._ranks is None else self._ranks.regularisation()
+
+    def after_step(self, step: int) -> None:
+        """Let the method take in the gradients of a step, counted from 1, after the optimizer."""
+        if self._ranks is not None:
+            self._ranks.after_step(step)
+
+    def method_state(self) -> dict[str, Tensor]:
+        """Return what the method remembers besides the parameters, by name."""
+        return {} if self._ranks is None else self._ranks.state()
+
+    def restore_method(self, state: dict[str, Tensor]) -> None:
+        """Take over what `method_state` gave."""
+        if self._ranks is not None:
+            self._ranks.restore(state)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -143,6 +165,8 @@ class TunedNetwork:
         """Return what an adapter's file holds: peft's tensors, or the change of each weight."""
         if self._original:
             return {name: p.detach() - self._original[name] for name, p in self.trained.items()}
+        if self._ranks is not None:
+            return self._ranks.as_plain()
         # Asked for by name: peft would otherwise look the base model up on the hub.
         state = get_peft_model_state_dict(self.wrapped, save_embedding_layers=False)
         return {name: tensor.detach() for name, tensor in state.items()}
@@ -154,7 +178,8 @@ class TunedNetwork:
             text = json.dumps(told, indent=2, sort_keys=True)
             (folder / CONFIG_FILE).write_text(f"{text}\n", encoding="utf-8")
             return
-        config = copy(self.wrapped.peft_config[ADAPTER])
+        config = self._ranks.plain_config() if self._ranks else self.wrapped.peft_config[ADAPTER]
+        config = copy(config)
         config.base_model_name_or_path = base  # not the folder that it lies in here
         config.save_pretrained(str(folder))
 
@@ -182,7 +207,9 @@ class TunedNetwork:
 
     def _check_kind(self, folder: Path, told: AdapterConfig) -> None:
         method, own = "full", None
-        if not self._original:
+        if self._ranks is not None:
+            method = "adalora"
+        elif not self._original:
             own = self.wrapped.peft_config[ADAPTER]
             method = "dora" if own.use_dora else "lora"
         if told.method != method:

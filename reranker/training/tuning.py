@@ -163,8 +163,10 @@ def compare(
         DataError: a file cannot be used.
         ModelUnavailable: the model cannot be fetched or loaded.
     """
-    if settings.training.method == "full":
-        raise ConfigError("training.method = full: the loop beside it is peft's: set lora or dora")
+    method = settings.training.method
+    if method not in ("lora", "dora"):
+        message = f"training.method = {method}: the loop beside it is bare peft's: set lora or dora"
+        raise ConfigError(message)
     run = TuningRun(
         settings, [source], work, work, name="speed", readout="verdict", progress=progress
     )

@@ -1,0 +1,138 @@
+"""AdaLoRA: matrices of low rank whose ranks move to the layers that need them.
+
+Zhang et al. 2023, "Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning" (arXiv
+2303.10512). Layers and budget are peft's; what comes out is an ordinary LoRA adapter, since the
+singular values go into one of the two matrices.
+
+Importing this module loads torch and peft.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from peft import AdaLoraConfig, LoraConfig
+from peft.tuners.adalora.layer import SVDLinear
+from torch import Tensor
+
+from reranker.errors import ConfigError
+from reranker.settings import TrainingSettings
+from reranker.training.plan import steps_of
+
+_FEWEST_STEPS = 10
+_MORE = 1.5
+"""Ranks to begin with, for each that is left; as in the paper."""
+_BEFORE, _AFTER = 0.1, 0.3
+"""Shares of the steps before the budget begins to fall, and after it has fallen."""
+_ORTHOGONALITY = 0.1
+"""Weight of the distance of the matrices from orthogonal ones; the paper takes 0.1 to 0.5."""
+_SEEN = ("exp_avg_ipt", "exp_avg_unc")
+"""What peft remembers of each parameter: its importance, and how uncertain that is."""
+_KEPT = "kept"
+
+
+def first_rank(settings: TrainingSettings) -> int:
+    """Return the rank of every layer before any is taken away; saved adapters have it, too."""
+    return math.ceil(_MORE * settings.rank)
+
+
+def adaptive_config(settings: TrainingSettings, **common: Any) -> AdaLoraConfig:
+    """Return peft's configuration, by which each layer has ``settings.rank`` on average in the end.
+
+    Raises:
+        ConfigError: there are too few steps to tell what each layer needs.
+    """
+    steps = steps_of(settings)
+    if steps < _FEWEST_STEPS:
+        raise ConfigError(
+            f"training.method = adalora takes {_FEWEST_STEPS} steps at least, and "
+            f"training.lists = {settings.lists} makes {steps}: set more lists, or a smaller batch"
+        )
+    return AdaLoraConfig(
+        init_r=first_rank(settings),
+        target_r=settings.rank,
+        tinit=int(_BEFORE * steps),
+        tfinal=int(_AFTER * steps),
+        total_step=steps,
+        orth_reg_weight=_ORTHOGONALITY,
+        **common,
+    )
+
+
+class AdaptiveRank:
+    """The budget of ranks of one model in training."""
+
+    def __init__(self, wrapped: Any, adapter: str) -> None:
+        """Take a `peft.PeftModel` with AdaLoRA layers, and the name of its adapter."""
+        self._model = wrapped.base_model.model
+        self._tuner = wrapped.base_model
+        self._config: AdaLoraConfig = wrapped.peft_config[adapter]
+        self._adapter = adapter
+        self._layers: dict[str, Any] = {
+            name: layer for name, layer in wrapped.named_modules() if isinstance(layer, SVDLinear)
+        }
+
+    def regularisation(self) -> Tensor:
+        """Return what the loss adds for vectors that are not orthogonal, a scalar."""
+        distances = []
+        for layer in self._layers.values():
+            down, up = layer.lora_A[self._adapter], layer.lora_B[self._adapter]
+            one = torch.eye(len(down), device=down.device)
+            distances += [(down @ down.T - one).norm(), (up.T @ up - one).norm()]
+        return self._config.orth_reg_weight * torch.stack(distances).mean()
+
+    def after_step(self, step: int) -> None:
+        """Take in the gradients of a step, counted from 1, and take ranks away that matter least.
+
+        Those that are gone at the end of the budget's fall stay away.
+        """
+        total = self._config.total_step or 0
+        self._tuner.update_and_allocate(step)
+        kept = self._config.rank_pattern
+        if kept and step > total - self._config.tfinal:
+            self._tuner.rankallocator.mask_using_rank_pattern(self._model, kept)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the budget remembers, by name."""
+        allocator = self._tuner.rankallocator
+        found = {
+            f"{what}/{name}": tensor.clone()
+            for what in _SEEN
+            for name, tensor in getattr(allocator, what).items()
+        }
+        kept = self._config.rank_pattern or {}
+        return found | {f"{_KEPT}/{name}": torch.tensor(flags) for name, flags in kept.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what a budget remembered."""
+        allocator, kept = self._tuner.rankallocator, {}
+        for key, tensor in state.items():
+            what, _, name = key.partition("/")
+            if what == _KEPT:
+                kept[name] = tensor.tolist()
+                continue
+            getattr(allocator, what)[name] = tensor.clone()
+            allocator.ipt[name] = torch.zeros_like(tensor)
+        self._config.rank_pattern = kept or None
+
+    def as_plain(self) -> dict[str, Tensor]:
+        """Return the tensors of the LoRA adapter that computes the same, by peft's names."""
+        found = {}
+        for name, layer in self._layers.items():
+            singular = layer.lora_E[self._adapter]
+            found[f"{name}.lora_A.weight"] = (layer.lora_A[self._adapter] * singular).detach()
+            found[f"{name}.lora_B.weight"] = layer.lora_B[self._adapter].detach().clone()
+        return found
+
+    def plain_config(self) -> LoraConfig:
+        """Return peft's configuration of that LoRA adapter."""
+        config = self._config
+        return LoraConfig(
+            r=config.init_r,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            target_modules=config.target_modules,
+            task_type=config.task_type,
+            inference_mode=True,
+        )
