@@ -3,6 +3,7 @@
 ShelfwiseError
 ├── ConfigError            a setting is wrong or missing
 ├── DataError              a file, row or field cannot be used
+│   └── StoreUnavailable   the database that holds the data cannot be asked
 ├── IndexMismatchError     an index does not fit the model or catalogue in use
 ├── ModelError             the language model did not answer
 │   ├── ModelUnavailable   it cannot be reached or loaded
@@ -11,8 +12,9 @@ ShelfwiseError
 └── OutputError            the model answered, but not with what was asked
 
 A message says what is wrong, where (file, row, field or setting), and what to do about it.
-`reranker.listwise` turns `ModelError` and `OutputError` into a typed fallback; all others reach
-the caller.
+`reranker.listwise` turns `ModelError` and `OutputError` into a typed fallback, and
+`reranker.look_up` does without a shopper's profile at a `StoreUnavailable`; all others reach the
+caller.
 """
 
 
@@ -26,6 +28,10 @@ class ConfigError(ShelfwiseError):
 
 class DataError(ShelfwiseError):
     """A file, row or field cannot be used; the message names it."""
+
+
+class StoreUnavailable(DataError):  # noqa: N818 - as ModelUnavailable
+    """The database that holds the data cannot be reached, or does not answer."""
 
 
 class IndexMismatchError(ShelfwiseError):

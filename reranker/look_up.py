@@ -13,10 +13,12 @@ from threading import Condition
 from types import TracebackType
 
 from reranker.deadlines import Deadline
+from reranker.errors import StoreUnavailable
 from reranker.ports import CandidateIndex, ProfileStore, Recommender
 from reranker.schema import (
     Candidate,
     Filters,
+    Issue,
     Language,
     Product,
     SearchRequest,
@@ -27,6 +29,10 @@ from reranker.workers import TooLate, in_turn, in_worker
 
 _TURN_WITHIN = 0.5
 
+_Known = tuple[UserProfile | None, tuple[Issue, ...]]
+"""What is known of a shopper, and why it is nothing."""
+_NOBODY: _Known = (None, ())
+
 
 @dataclass(frozen=True)
 class Found:
@@ -35,6 +41,7 @@ class Found:
     Attributes:
         given_up_at: moment of `time.monotonic` at which the short way was taken; None where
             everything was looked up.
+        issues: why nothing is known of the shopper, where the database does not answer.
     """
 
     profile: UserProfile | None
@@ -42,6 +49,7 @@ class Found:
     profile_ms: float
     recall_ms: float
     given_up_at: float | None = None
+    issues: tuple[Issue, ...] = ()
 
 
 class LookUp:
@@ -99,11 +107,12 @@ class LookUp:
         reserve: float,
     ) -> Found:
         """Return the profile beside candidates that are known; else see `find`."""
-        started, given_up_at, profile = time.monotonic(), None, None
+        started, given_up_at = time.monotonic(), None
+        profile, issues = _NOBODY
         try:
             if self._profiles is not None and request.user_id is not None:
                 limits = _limits(deadline, reserve)
-                profile = await in_turn(self._profile_alone, request, **limits)
+                profile, issues = await in_turn(self._profile_alone, request, **limits)
         except TooLate:
             given_up_at = time.monotonic()
         return Found(
@@ -112,6 +121,7 @@ class LookUp:
             profile_ms=_since(started),
             recall_ms=0.0,
             given_up_at=given_up_at,
+            issues=issues,
         )
 
     def now(self, request: SearchRequest) -> Found:
@@ -132,7 +142,7 @@ class LookUp:
         begun = None
         if request.query is not None:
             begun = self._index.begin_search(request.query, k=depth, filters=request.filters)
-        profile = self._profile(request)
+        profile, issues = self._profile(request)
         profile_ms = _since(started)
         if begun is None or request.query is None:
             candidates = self._recommender.recommend(
@@ -142,7 +152,7 @@ class LookUp:
             own = self._own(request.query, request.filters, profile)
             candidates = self._with_own(own, begun())
         recall_ms = _since(started) - profile_ms
-        return Found(profile, candidates, profile_ms=profile_ms, recall_ms=recall_ms)
+        return Found(profile, candidates, profile_ms, recall_ms, issues=issues)
 
     def _briefly(self, request: SearchRequest, given_up_at: float) -> Found:
         with self._under_way:
@@ -166,14 +176,18 @@ class LookUp:
     def _depth(self, request: SearchRequest) -> int:
         return max(self._settings.candidates, request.k)
 
-    def _profile_alone(self, request: SearchRequest) -> UserProfile | None:
+    def _profile_alone(self, request: SearchRequest) -> _Known:
         with self._under_way:
             return self._profile(request)
 
-    def _profile(self, request: SearchRequest) -> UserProfile | None:
+    def _profile(self, request: SearchRequest) -> _Known:
         if self._profiles is None or request.user_id is None:
-            return None
-        return self._profiles.profile(request.user_id, request.at, self._language(request))
+            return _NOBODY
+        try:
+            profile = self._profiles.profile(request.user_id, request.at, self._language(request))
+        except StoreUnavailable as error:
+            return None, (Issue(code="profile_unavailable", detail=str(error)),)
+        return profile, ()
 
     def _own(
         self, query: str, filters: Filters, profile: UserProfile | None

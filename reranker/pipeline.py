@@ -110,7 +110,8 @@ class Reranker:
 
         Raises:
             ConfigError: the request names an adapter, and the model takes none by name.
-            DataError: the store is damaged. A failing model is no error: see ``outcome``.
+            DataError: the store is damaged. A failing model is no error: see ``outcome``; nor is
+                behaviour in a database that does not answer: see ``issues``.
         """
         deadline = self._deadline(request)
         found = await self._look_up.find(
@@ -192,7 +193,7 @@ class Reranker:
             request_id=request.request_id,
             items=items,
             outcome=judged.outcome,
-            issues=stale + judged.issues,
+            issues=stale + found.issues + judged.issues,
             personalised=judged.personalised,
             label_mass=judged.label_mass,
             instability=judged.instability,

@@ -18,6 +18,8 @@ from retrieval import labels
 from retrieval.behaviour import FILE_NAME, BehaviourSnapshot, BehaviourStore
 from retrieval.behaviour.checks import products_of
 from retrieval.behaviour.importing import ImportReport as EventReport
+from retrieval.behaviour.postgres import Address
+from retrieval.behaviour.postgres_snapshot import PostgresSnapshot, write_postgres_snapshot
 from retrieval.behaviour.quarantine import QuarantinedRow
 from retrieval.behaviour.snapshot import CURRENT, Snapshot, write_snapshot
 from retrieval.catalogue import ImportReport as ProductReport
@@ -225,6 +227,8 @@ def open_behaviour(settings: Settings, *, read_only: bool = False) -> BehaviourS
     """
     snapshot = settings.store.snapshot
     if read_only and snapshot is not None:
+        if isinstance(snapshot, str):
+            return PostgresSnapshot(Address.of(snapshot), privacy=settings.privacy)
         return BehaviourSnapshot(snapshot, privacy=settings.privacy)
     return BehaviourStore(settings.store.path, read_only=read_only, privacy=settings.privacy)
 
@@ -243,7 +247,7 @@ def change_behaviour(
     with open_behaviour(settings) as behaviour:
         yield behaviour
         if settings.store.snapshot is not None:
-            write_snapshot(behaviour, settings.store.snapshot, progress=progress)
+            _write_snapshot(behaviour, settings.store.snapshot, progress)
 
 
 def snapshot_behaviour(settings: Settings, *, progress: Progress = no_progress) -> Snapshot:
@@ -255,21 +259,31 @@ def snapshot_behaviour(settings: Settings, *, progress: Progress = no_progress) 
     """
     target = settings.store.snapshot
     if target is None:
-        raise ConfigError("set store.snapshot to a folder of its own for the snapshot")
-    _needs(settings.store.path / FILE_NAME, settings)
+        raise ConfigError("set store.snapshot to a folder of its own, or a database, for it")
+    if not (settings.store.path / FILE_NAME).exists():
+        raise _nothing_in(settings)
     with BehaviourStore(settings.store.path, read_only=True, privacy=settings.privacy) as behaviour:
-        return write_snapshot(behaviour, target, progress=progress)
+        return _write_snapshot(behaviour, target, progress)
 
 
-def _needs(file: Path, settings: Settings) -> None:
-    if not file.exists():
-        remedy = "run shelfwise behaviour import"
-        raise DataError(f"{settings.store.path} holds no behaviour: {remedy}")
+def _write_snapshot(behaviour: BehaviourStore, target: Path | str, progress: Progress) -> Snapshot:
+    if isinstance(target, str):
+        return write_postgres_snapshot(behaviour, Address.of(target), progress=progress)
+    return write_snapshot(behaviour, target, progress=progress)
 
 
-def _behaviour_file(settings: Settings) -> Path:
+def _nothing_in(settings: Settings) -> DataError:
+    remedy = "run shelfwise behaviour import"
+    return DataError(f"{settings.store.path} holds no behaviour: {remedy}")
+
+
+def _has_behaviour(settings: Settings) -> bool:
+    """Tell whether there is behaviour to read; a database tells only when it is opened."""
     snapshot = settings.store.snapshot
-    return settings.store.path / FILE_NAME if snapshot is None else snapshot / CURRENT
+    if isinstance(snapshot, str):
+        return True
+    file = settings.store.path / FILE_NAME if snapshot is None else snapshot / CURRENT
+    return file.exists()
 
 
 def rejected_events(settings: Settings, limit: int | None = None) -> tuple[QuarantinedRow, ...]:
@@ -297,7 +311,7 @@ def open_profiles(
         tokenizer: of the model that will read the profile; None loads that of the settings' model.
         progress: is told of a download.
     """
-    if not _behaviour_file(settings).exists():
+    if not _has_behaviour(settings):
         return None
     if table is None:
         file = catalogue_file(settings)
@@ -322,7 +336,8 @@ def build_labels(
     Raises:
         DataError: the store holds no behaviour.
     """
-    _needs(_behaviour_file(settings), settings)
+    if not _has_behaviour(settings):
+        raise _nothing_in(settings)
     with open_behaviour(settings, read_only=True) as behaviour:
         return labels.build_labels(
             behaviour,

@@ -1,11 +1,15 @@
 """Recall without a query: what this shopper buys again, what lies near it, what sells."""
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 
+from reranker.errors import StoreUnavailable
 from reranker.ports import CandidateIndex, ProfileStore
 from reranker.schema import Candidate, Filters, UserProfile
 from retrieval.hybrid import reciprocal_rank_fusion
+
+logger = logging.getLogger(__name__)
 
 
 class ProfileRecommender:
@@ -32,7 +36,7 @@ class ProfileRecommender:
             lists.append([candidate.product.product_id for candidate in near])
         if self._profiles is not None:
             # Filters may reject many of the popular ones: look deeper than k.
-            lists.append(self._profiles.popular(as_of, k=10 * k))
+            lists.append(self._popular(self._profiles, as_of, 10 * k))
         fused = reciprocal_rank_fusion(lists, self._rrf_k)
         products = self._index.products([product_id for product_id, _ in fused])
         kept = [
@@ -48,3 +52,11 @@ class ProfileRecommender:
             Candidate(product=product, recall_rank=rank, recall_score=score)
             for rank, (product, score) in enumerate(kept[:k], start=1)
         )
+
+    @staticmethod
+    def _popular(profiles: ProfileStore, as_of: datetime, k: int) -> Sequence[str]:
+        try:
+            return profiles.popular(as_of, k=k)
+        except StoreUnavailable as error:
+            logger.warning("nothing popular is recommended: %s", error)
+            return ()

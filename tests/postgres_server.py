@@ -22,32 +22,53 @@ def programs() -> Path | None:
     return folders[-1].parent if folders else None
 
 
-@contextmanager
-def postgres_server(bin_folder: Path) -> Iterator[str]:
-    """Run a server on a socket in a folder of its own; yield the URL of its database."""
-    folder = Path(tempfile.mkdtemp(prefix="shelfwise-pg-"))
-    account = _account()
-    if account:
-        shutil.chown(folder, account)
+class PostgresServer:
+    """A server on a socket in a folder of its own."""
 
-    def run(program: str, *words: str) -> None:
+    def __init__(self, bin_folder: Path) -> None:
+        self._bin = bin_folder
+        self._folder = Path(tempfile.mkdtemp(prefix="shelfwise-pg-"))
+        self._account = _account()
+        self._data = str(self._folder / "data")
+        self.url = _DATABASE.format(folder=self._folder)
+        if self._account:
+            shutil.chown(self._folder, self._account)
+        self._run("initdb", "-D", self._data, "-U", "shop", "-A", "trust", "-N", "-E", "UTF8")
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = f"-k {self._folder} -c listen_addresses='' -c fsync=off"
+        log = str(self._folder / "log")
+        self._run("pg_ctl", "-D", self._data, "-w", "-l", log, "-o", options, "start")
+
+    def stop(self) -> None:
+        """Stop it, whoever is connected."""
+        self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
+
+    def remove(self) -> None:
+        """Remove its folder."""
+        shutil.rmtree(self._folder)
+
+    def _run(self, program: str, *words: str) -> None:
         subprocess.run(
-            [bin_folder / program, *words],
-            check=True, cwd=folder, user=account, stdout=subprocess.DEVNULL,
+            [self._bin / program, *words],
+            check=True, cwd=self._folder, user=self._account, stdout=subprocess.DEVNULL,
             env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
 
-    data = str(folder / "data")
+
+@contextmanager
+def postgres_server(bin_folder: Path) -> Iterator[PostgresServer]:
+    """Run a server; it may be stopped and started in between."""
+    server = PostgresServer(bin_folder)
     try:
-        run("initdb", "-D", data, "-U", "shop", "-A", "trust", "-N", "-E", "UTF8")
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        run("pg_ctl", "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
+        server.start()
         try:
-            yield _DATABASE.format(folder=folder)
+            yield server
         finally:
-            run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+            server.stop()
     finally:
-        shutil.rmtree(folder)
+        server.remove()
 
 
 def _account() -> str | None:

@@ -16,7 +16,7 @@ from reranker.errors import ConfigError, DataError
 from reranker.settings import Settings
 from reranker.wiring import import_events
 from retrieval.behaviour import BehaviourStore
-from retrieval.behaviour.postgres import Table
+from retrieval.behaviour.postgres_table import Table
 from shop import stored
 
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
@@ -51,7 +51,8 @@ def database() -> Iterator[str]:
     if folder is None:
         pytest.skip("there is no PostgreSQL server: install Debian's package postgresql")
     dbapi = pytest.importorskip("adbc_driver_postgresql.dbapi")
-    with postgres_server(folder) as url:
+    with postgres_server(folder) as server:
+        url = server.url
         with dbapi.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
             for statement in CREATE.split(";")[:-1]:
                 cursor.execute(statement)

@@ -3,55 +3,19 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from profile_cases import NOW, TABLE, Words
 from reranker.cli.app import app
 from reranker.errors import ConfigError, DataError
-from reranker.schema import BehaviourEvent, EventKind
-from reranker.settings import PrivacySettings, ProfileSettings, Settings
+from reranker.settings import PrivacySettings, Settings
 from reranker.wiring import build_labels, import_events, open_behaviour, open_profiles
 from retrieval.behaviour import BehaviourSnapshot, BehaviourStore
 from retrieval.behaviour.snapshot import CURRENT, write_snapshot
-from retrieval.labels import build_labels as label
-from retrieval.profiles import DuckDBProfileStore
-from shop import stored
-
-LATER = datetime(2030, 1, 1, tzinfo=UTC)
-USERS = ("anna", "ben", "cem")
-SECRET = "a very particular wish"
-
-
-def event(user: str, hours: float, kind: str, number: int) -> BehaviourEvent:
-    searches = kind == "search"
-    return BehaviourEvent(
-        user_id=user,
-        kind=EventKind(kind),
-        at=NOW - timedelta(hours=hours),
-        product_id=None if searches else f"p{number}",
-        query=f"{SECRET} of {user}" if searches else None,
-        request_id=f"r{number}",
-        position=number if kind == "impression" else None,
-        discount=0.5 if kind == "purchase" else None,
-    )
-
-
-def fill(store: BehaviourStore) -> None:
-    kinds = ("impression", "click", "purchase", "search", "return")
-    store.append(
-        [
-            event(user, 100 + 7 * place + number, kind, number)
-            for place, user in enumerate(USERS)
-            for number in range(1, 6)
-            for kind in kinds[: number + 1]
-        ]
-    )
-    store.set_consent("cem", "personalisation", granted=False)
+from snapshot_cases import LATER, SECRET, answers, event, fill
 
 
 @pytest.fixture
@@ -74,26 +38,12 @@ def both(folder: Path) -> Iterator[tuple[BehaviourStore, BehaviourSnapshot]]:
 def test_whatever_is_asked_the_answer_is_the_same(
     both: tuple[BehaviourStore, BehaviourSnapshot], tmp_path: Path
 ) -> None:
-    answers = []
-    for number, store in enumerate(both):
-        maker = DuckDBProfileStore(store, TABLE, ProfileSettings(min_evidence=1), Words())
-        labels = tmp_path / f"{number}.parquet"
-        answers.append(
-            [
-                stored(store),
-                store.count(), store.users(), store.time_range(), store.busiest(2),
-                [store.history(user, NOW, limit=9) for user in USERS],
-                [maker.profile(user, NOW) for user in USERS],
-                list(maker.all_profiles(NOW)),
-                maker.popular(NOW, k=9),
-                [store.consent(user) for user in USERS],
-                label(store, labels, NOW),
-                pq.read_table(labels).to_pylist(),
-            ]
-        )  # fmt: skip
-    assert answers[0] == answers[1]
-    assert answers[1][6][0] is not None
-    assert answers[1][6][2] is None  # of whom there is no consent
+    store, snapshot = both
+    given = answers(snapshot, tmp_path / "labels.parquet")
+    assert given == answers(store, tmp_path / "labels.parquet")
+    anna, _, cem = given["profiles"]
+    assert anna is not None
+    assert cem is None  # of whom there is no consent
 
 
 def test_readers_follow_without_being_opened_again(

@@ -90,7 +90,7 @@ def snapshot(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write all behaviour as Parquet to the folder of the setting store.snapshot, for readers."""
+    """Write all behaviour to the folder or database of the setting store.snapshot, for readers."""
     from reranker.wiring import snapshot_behaviour
 
     with progress_bars() as report:
@@ -98,7 +98,7 @@ def snapshot(
     if as_json:
         print_json(done)
     else:
-        console.print(plain(f"{done.events} events: {done.folder}"), soft_wrap=True)
+        console.print(plain(f"{done.events} events: {done.place}"), soft_wrap=True)
 
 
 @behaviour.command("rejected")

@@ -80,6 +80,7 @@ IssueCode = Literal[
     "cards_shortened",
     "index_behind",
     "look_up_cut",
+    "profile_unavailable",
     "query_shortened",
     "context_cut",
 ]

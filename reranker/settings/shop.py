@@ -1,7 +1,8 @@
 """Settings of the shop's data, of recall, and of its evaluation."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
@@ -9,15 +10,27 @@ from pydantic_settings import NoDecode
 from reranker.settings.section import Section, split_text
 
 
+def _folder_or_database(value: Any) -> Any:
+    """Keep the address of a database as it is; of anything else make a path."""
+    if not isinstance(value, str):
+        return value
+    if not value.startswith(("postgresql://", "postgres://")):
+        return Path(value)
+    if urlsplit(value).password:
+        raise ValueError("leave the password to PGPASSWORD or ~/.pgpass: settings are shown")
+    return value
+
+
 class StoreSettings(Section):
     """Where the shop's data lies."""
 
     path: Path = Field(Path("shelfwise-data"), description="folder of catalogue, index, behaviour")
-    snapshot: Path | None = Field(
+    snapshot: Annotated[Path | str | None, BeforeValidator(_folder_or_database)] = Field(
         None,
-        description="folder of Parquet files that searches, profiles and labels read behaviour "
-        "from, so that imports need not stop them; commands that change behaviour write it anew, "
-        "and so does 'shelfwise behaviour snapshot'. None: the behaviour file",
+        description="folder of Parquet files, or postgresql://USER@HOST/DATABASE#SCHEMA, that "
+        "searches, profiles and labels read behaviour from, so that imports need not stop them; "
+        "commands that change behaviour write it anew, and so does 'shelfwise behaviour snapshot'. "
+        "None: the behaviour file",
     )
 
 

@@ -16,7 +16,7 @@ from typing import TextIO
 import duckdb
 
 from reranker.errors import DataError
-from retrieval.behaviour.postgres import Table
+from retrieval.behaviour.postgres_table import Table
 from retrieval.event_formats import documents, metarank, requests, ubi
 from retrieval.event_formats.detection import Format
 from retrieval.event_formats.reading import FIELDS, Reading

@@ -33,7 +33,8 @@ from retrieval.behaviour.checks import (
 from retrieval.behaviour.cleaning import incoming, native_requests, queries, user_ids
 from retrieval.behaviour.event_files import MALFORMED_DDL, EventFile, prepare, unreadable
 from retrieval.behaviour.identities import learn, protected
-from retrieval.behaviour.postgres import Table, is_table
+from retrieval.behaviour.postgres import is_database
+from retrieval.behaviour.postgres_table import Table
 from retrieval.behaviour.pseudonyms import Pseudonyms
 from retrieval.behaviour.quarantine import counts, first_rejected, quarantine, too_many
 from retrieval.behaviour.rules import Clock, rules
@@ -152,8 +153,8 @@ def import_files(
 
 
 def _found(paths: Sequence[Path | str]) -> list[Path | Table]:
-    tables = [Table.of(path) for path in paths if isinstance(path, str) and is_table(path)]
-    files = [path for path in paths if not (isinstance(path, str) and is_table(path))]
+    tables = [Table.of(str(path)) for path in paths if is_database(path)]
+    files = [path for path in paths if not is_database(path)]
     return [*tables, *(expand(files, EVENT_SUFFIXES) if files or not tables else ())]
 
 

@@ -1,88 +1,93 @@
-"""Tables and views of PostgreSQL as files of events: streamed out in batches, through ADBC.
+"""PostgreSQL through ADBC: addresses without passwords in messages, and connections.
 
-The rows come in one statement, so that they are of one moment, and by PostgreSQL's binary COPY;
-what is copied then goes through the same import as any other Parquet file. The password stays where
-libpq looks for it (``PGPASSWORD``, ``~/.pgpass``, a service file), or in the URL, and is in no
-message.
+The password stays where libpq looks for it (``PGPASSWORD``, ``~/.pgpass``, a service file), or in
+the URL, and is in no message.
 """
 
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from reranker.errors import ConfigError, DataError
-from retrieval.event_formats.sql import quoted
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from reranker.errors import ConfigError, DataError, StoreUnavailable
 
 _SCHEMES = ("postgresql://", "postgres://")
-_AS_THEY_ARE = frozenset(
-    f"{array}{name}" for array in ("", "_") for name in ("text", "varchar", "int4", "int8")
-) | {"bool", "int2", "float4", "float8", "bpchar", "date", "timestamp", "timestamptz"}
-"""Types that the importer reads; all others come as PostgreSQL writes them."""
+_CONNECT_SECONDS = 5
+_STATEMENT_SECONDS = 10
+_REST_SECONDS = 3.0
+"""After a failure nobody waits for the server again so soon."""
+
+_Answer = TypeVar("_Answer")
 
 
-def is_table(text: str) -> bool:
-    """Tell whether a text names a database, not a file."""
-    return text.startswith(_SCHEMES)
+def is_database(text: object) -> bool:
+    """Tell whether something is a text that names a database, not a file."""
+    return isinstance(text, str) and text.startswith(_SCHEMES)
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table or view with events.
+class Address:
+    """A database, and what is named of it behind ``#``.
 
     Attributes:
         url: of the database, as libpq takes it.
-        table: as SQL.
-        name: for messages, and for the quarantine; nobody's account or password is in it.
+        within: a schema, or a table; empty: nothing was named.
+        name: for messages; nobody's account or password is in it.
     """
 
     url: str = field(repr=False)
-    table: str
+    within: str
     name: str
 
     @classmethod
-    def of(cls, text: str) -> "Table":
-        """Return the table of ``postgresql://USER@HOST/DATABASE#SCHEMA.TABLE``.
-
-        Raises:
-            ConfigError: no table is named.
-        """
-        url, _, table = text.partition("#")
+    def of(cls, text: str) -> "Address":
+        """Return the address of ``postgresql://USER@HOST/DATABASE#WITHIN``."""
+        url, _, within = text.partition("#")
         parts = urlsplit(url)
         host = parts.hostname or "".join(parse_qs(parts.query).get("host", [])) or "localhost"
         port = f":{parts.port}" if parts.port else ""
-        name = f"postgresql://{host}{port}{parts.path}#{table}"
-        if not table:
-            raise ConfigError(
-                f"{name}: which table or view? write it behind the database: {name}events"
-            )
-        return cls(url, ".".join(map(quoted, table.split("."))), name)
+        return cls(url, within, f"postgresql://{host}{port}{parts.path}#{within}")
 
-    def fetch(self, target: Path) -> None:
-        """Write all rows to a Parquet file, a few megabytes of them in memory at a time.
+    @contextmanager
+    def connected(self, failure: str) -> Iterator[Any]:
+        """Lend a cursor whose work is kept as a whole or not at all.
+
+        Args:
+            failure: what a message says: that something cannot be read, or written.
 
         Raises:
             ConfigError: the driver is not installed.
-            DataError: the database or the table cannot be reached or read.
+            DataError: the database does not do what it is asked for.
         """
-        import pyarrow.parquet as pq
+        dbapi, error_type = self._driver()
+        try:
+            with dbapi.connect(self.url) as connection, connection.cursor() as cursor:
+                yield cursor
+                connection.commit()
+        except error_type as error:
+            raise DataError(f"{self.name}: {failure} ({first_line(error)})") from error
 
-        with self._reading() as cursor:
-            cursor.execute(f"SELECT * FROM {self.table} LIMIT 0")
-            columns = ", ".join(map(_column, cursor.fetch_record_batch().schema))
-            cursor.execute(f"SELECT {columns} FROM {self.table}")
-            batches = cursor.fetch_record_batch()
-            with pq.ParquetWriter(target, batches.schema) as sink:
-                for batch in _filled(batches):
-                    sink.write_batch(batch)
+    def connect(self) -> Any:
+        """Return a connection for short questions, each a transaction of its own.
 
-    @contextmanager
-    def _reading(self) -> Iterator[Any]:
+        Raises:
+            ConfigError: the driver is not installed.
+            adbc_driver_manager.Error: the database cannot be reached.
+        """
+        dbapi, _ = self._driver()
+        mark = "&" if urlsplit(self.url).query else "?"
+        limited = (
+            "" if "connect_timeout" in self.url else f"{mark}connect_timeout={_CONNECT_SECONDS}"
+        )
+        connection = dbapi.connect(f"{self.url}{limited}", autocommit=True)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET statement_timeout = '{_STATEMENT_SECONDS}s'")
+        return connection
+
+    def _driver(self) -> tuple[Any, type[Exception]]:
         try:
             from adbc_driver_manager import Error
             from adbc_driver_postgresql import dbapi
@@ -91,20 +96,77 @@ class Table:
                 f"{self.name}: reading PostgreSQL needs its driver: "
                 "uv pip install 'shelfwise[postgres]'"
             ) from error
+        return dbapi, Error
+
+
+class Connections:
+    """Connections to one database that are used again. Thread-safe."""
+
+    def __init__(self, address: Address) -> None:
+        """Take the address; nobody is asked yet."""
+        self._address = address
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._rests_until = 0.0
+
+    def ask(self, question: Callable[[Any], _Answer]) -> _Answer:
+        """Return the answer to a question, which is put again once over a fresh connection.
+
+        Args:
+            question: is given a cursor.
+
+        Raises:
+            ConfigError: the driver is not installed.
+            StoreUnavailable: the database cannot be reached, or does not answer.
+        """
+        from adbc_driver_manager import Error
+
+        if time.monotonic() < self._rests_until:
+            raise StoreUnavailable(f"{self._address.name}: it could not be reached just now")
         try:
-            with dbapi.connect(self.url) as connection, connection.cursor() as cursor:
-                yield cursor
+            try:
+                return self._ask(self._taken(), question)
+            except Error:
+                self._drop()  # the server may have been started anew
+                return self._ask(self._address.connect(), question)
         except Error as error:
-            first = str(error).partition("\n")[0]
-            raise DataError(f"{self.name}: cannot be read ({first})") from error
+            self._rests_until = time.monotonic() + _REST_SECONDS
+            message = f"{self._address.name}: it cannot be asked ({first_line(error)})"
+            raise StoreUnavailable(message) from error
+
+    def _ask(self, connection: Any, question: Callable[[Any], _Answer]) -> _Answer:
+        try:
+            with connection.cursor() as cursor:
+                answer = question(cursor)
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return answer
+        connection.close()
+        return answer
+
+    def _taken(self) -> Any:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return self._address.connect()
+
+    def _drop(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._closed = True
+        self._drop()
 
 
-def _column(given: "pa.Field") -> str:
-    kind = (given.metadata or {}).get(b"POSTGRESQL:type", b"").decode()
-    name = quoted(given.name)
-    return name if kind in _AS_THEY_ARE else f"{name}::text AS {name}"
-
-
-def _filled(batches: "Iterable[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-    """Leave out empty batches, of which each would be a row group."""
-    return (batch for batch in batches if batch.num_rows)
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return str(error).partition("\n")[0]

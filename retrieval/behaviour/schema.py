@@ -76,6 +76,6 @@ def past(purpose: Purpose, default: Collection[Purpose], events: str = "event") 
 def history(past: str) -> str:
     """Return the question for one shopper's past, newest first, in a relation of `past`."""
     return f"""SELECT kind::VARCHAR, epoch_us("at"), product_id, query, discount
-        FROM {past}
+        FROM {past} AS past
         WHERE shopper = $shopper AND kind <> 'impression'
-        ORDER BY "at" DESC, kind DESC, product_id, query LIMIT $limit"""
+        ORDER BY past."at" DESC, past.kind DESC, product_id, query LIMIT $limit"""

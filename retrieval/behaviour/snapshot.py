@@ -33,6 +33,7 @@ from retrieval.files import replacing
 
 CURRENT = "current"
 """File of a snapshot that names its generation."""
+NO_SNAPSHOT = "holds no snapshot: run shelfwise behaviour snapshot"
 _ROW_GROUP = 30_720
 """Small: a look-up unpacks whole ones."""
 _STAGE = "writing the snapshot"
@@ -46,11 +47,11 @@ class Snapshot(Value):
     """What was written.
 
     Attributes:
-        folder: to read from.
-        generation: folder in it with a folder for each table.
+        place: folder or database to read from.
+        generation: what is read there; of a folder, one in it with a folder for each table.
     """
 
-    folder: Path
+    place: str
     generation: str
     events: int = Field(ge=0)
 
@@ -84,7 +85,7 @@ def write_snapshot(
                     shutil.rmtree(other)
     except (OSError, duckdb.IOException) as error:
         raise DataError(f"{folder}: the snapshot cannot be written ({error})") from error
-    return Snapshot(folder=folder, generation=generation, events=store.count())
+    return Snapshot(place=str(folder), generation=generation, events=store.count())
 
 
 def _others(folder: Path) -> list[Path]:
@@ -111,6 +112,12 @@ def _write(store: BehaviourStore, folder: Path, progress: Progress) -> None:
 def _within(part: str) -> str:
     first, last = UUID(hex=f"{part:0<32}"), UUID(hex=f"{part:f<32}")
     return f"WHERE shopper BETWEEN '{first}'::UUID AND '{last}'::UUID"
+
+
+def memory_connection() -> duckdb.DuckDBPyConnection:
+    """Open a database in memory, of which what is too much goes to the temporary folder."""
+    spilled = Path(tempfile.gettempdir()) / f"shelfwise-{os.getpid()}-{secrets.token_hex(4)}"
+    return duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spilled)})
 
 
 class BehaviourSnapshot(BehaviourStore):
@@ -142,10 +149,7 @@ class BehaviourSnapshot(BehaviourStore):
         return self._histories[shopper.hex[0]]
 
     def _connected(self) -> duckdb.DuckDBPyConnection:
-        spilled = Path(tempfile.gettempdir()) / f"shelfwise-{os.getpid()}-{secrets.token_hex(4)}"
-        connection = duckdb.connect(
-            config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spilled)}
-        )
+        connection = memory_connection()
         connection.execute(f"SET parquet_metadata_cache = true; {KINDS_DDL}")
         self._show(connection, self._newest())
         return connection
@@ -184,9 +188,7 @@ class BehaviourSnapshot(BehaviourStore):
         try:
             return (self._folder / CURRENT).read_text(encoding="utf-8").strip()
         except FileNotFoundError as error:
-            raise DataError(
-                f"{self._folder}: holds no snapshot: run shelfwise behaviour snapshot"
-            ) from error
+            raise DataError(f"{self._folder}: {NO_SNAPSHOT}") from error
 
     def _show(self, connection: duckdb.DuckDBPyConnection, generation: str) -> None:
         for name in TABLES:

@@ -44,7 +44,7 @@ class BehaviourStore(BehaviourFile):
     def _open(self) -> None:
         super()._open()
         self._scrubber = Scrubber(self._privacy.phone_regions)
-        with self.reading() as connection:
+        with super().reading() as connection:
             # Parsed once: profiles ask this for every request.
             (self._history,) = connection.extract_statements(history(self.past("personalisation")))
 
@@ -63,7 +63,7 @@ class BehaviourStore(BehaviourFile):
 
         Args:
             paths: files (with `retrieval.event_formats.sql.EVENT_SUFFIXES`), folders, globs, and
-                tables of PostgreSQL (see `retrieval.behaviour.postgres.Table.of`).
+                tables of PostgreSQL (see `retrieval.behaviour.postgres_table.Table.of`).
             mapping: field of `BehaviourEvent` to column, where the names differ; short for a
                 ``reading`` that says only this.
             reading: how the files are to be taken; None tells their formats from their content.
@@ -177,7 +177,7 @@ class BehaviourStore(BehaviourFile):
         asked = {"shopper": shopper.uuid, "as_of": utc(as_of), "limit": limit}
         return [PastEvent(*row) for row in self._rows(self._history_of(shopper), asked)]
 
-    def _history_of(self, shopper: Pseudonym) -> duckdb.Statement:
+    def _history_of(self, shopper: Pseudonym) -> str | duckdb.Statement:
         """Return the question for a shopper's history."""
         return self._history
 
@@ -207,10 +207,10 @@ class BehaviourStore(BehaviourFile):
         """
         start = utc(as_of) - timedelta(days=days)
         rows = self._rows(
-            f"""SELECT product_id FROM {self.past("analytics")} WHERE "at" >= $start
+            f"""SELECT product_id FROM {self.past("analytics")} AS past WHERE "at" >= $start
             AND kind IN ('purchase', 'click', 'view') GROUP BY product_id
-            ORDER BY count(*) FILTER (kind = 'purchase') DESC,
-            count(*) FILTER (kind = 'click') DESC, count(*) DESC, product_id LIMIT $k""",
+            ORDER BY count(*) FILTER (WHERE kind = 'purchase') DESC,
+            count(*) FILTER (WHERE kind = 'click') DESC, count(*) DESC, product_id LIMIT $k""",
             {"as_of": utc(as_of), "start": start, "k": k},
         )
         return tuple(row[0] for row in rows)

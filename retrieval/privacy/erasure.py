@@ -21,7 +21,8 @@ from retrieval.privacy.traces import TrainedModel, take_out, written_profiles
 _REMINDERS = (
     "the files that were imported: delete the shopper there, too, or the next import of them "
     "brings everything back",
-    "backups and snapshots of the store, of its disk, and of the models",
+    "backups and snapshots of the store, of its disk, and of the models; of behaviour in "
+    "PostgreSQL, its write-ahead log",
     "what other systems have been given: exports, labels, logs of the web server",
     "prompts that a running model server has cached: restart it",
 )

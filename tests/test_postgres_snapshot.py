@@ -1,0 +1,243 @@
+"""Behaviour in PostgreSQL: the same answers as from the file, by a real server if there is one."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from postgres_server import PostgresServer, postgres_server, programs
+from profile_cases import NOW
+from reranker import SearchRequest, build
+from reranker.cli.app import app
+from reranker.errors import ConfigError, DataError, StoreUnavailable
+from reranker.models.embedded import EmbeddedModel
+from reranker.settings import PrivacySettings, Settings
+from reranker.wiring import import_events, open_behaviour, snapshot_behaviour
+from retrieval.behaviour import BehaviourStore
+from retrieval.behaviour.postgres import Address
+from retrieval.behaviour.postgres_snapshot import PostgresSnapshot, write_postgres_snapshot
+from snapshot_cases import LATER, SECRET, answers, event, fill
+
+AT = datetime(2026, 3, 5, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    folder = programs()
+    if folder is None:
+        pytest.skip("there is no PostgreSQL server: install Debian's package postgresql")
+    pytest.importorskip("adbc_driver_postgresql.dbapi")
+    with postgres_server(folder) as running:
+        yield running
+
+
+@pytest.fixture
+def address(server: PostgresServer) -> Iterator[Address]:
+    address = Address.of(f"{server.url}#Some shop")
+    yield address
+    with address.connected("cannot be cleared") as cursor:
+        for schema in schemas(address):
+            cursor.execute(f'DROP SCHEMA "{schema}" CASCADE')
+
+
+@pytest.fixture
+def both(address: Address, tmp_path: Path) -> Iterator[tuple[BehaviourStore, PostgresSnapshot]]:
+    with BehaviourStore(tmp_path / "store") as store:
+        fill(store)
+        write_postgres_snapshot(store, address)
+        with PostgresSnapshot(address) as snapshot:
+            yield store, snapshot
+
+
+def ask(address: Address, query: str) -> list[Any]:
+    with address.connected("cannot be asked") as cursor:
+        cursor.execute(query)
+        rows: list[Any] = cursor.fetchall()
+    return rows
+
+
+def schemas(address: Address) -> list[str]:
+    query = "SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^(pg_|information|public)'"
+    return [row[0] for row in ask(address, query)]
+
+
+def test_whatever_is_asked_the_answer_is_the_same(
+    both: tuple[BehaviourStore, PostgresSnapshot], tmp_path: Path
+) -> None:
+    store, snapshot = both
+    given = answers(snapshot, tmp_path / "labels.parquet")
+    assert given == answers(store, tmp_path / "labels.parquet")
+    anna, _, cem = given["profiles"]
+    assert anna is not None
+    assert cem is None  # of whom there is no consent
+
+
+def test_look_ups_are_answered_in_place(both: tuple[BehaviourStore, PostgresSnapshot]) -> None:
+    """Nothing but the store's description has been copied when profiles are read."""
+    store, snapshot = both
+    assert snapshot.history("anna", NOW, limit=9) == store.history("anna", NOW, limit=9)
+    assert snapshot.popular(NOW, days=28, k=3) == store.popular(NOW, days=28, k=3)
+    tables = snapshot._connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    assert tables == [("meta",)]
+
+
+def test_readers_follow_and_one_generation_is_kept(
+    both: tuple[BehaviourStore, PostgresSnapshot], address: Address
+) -> None:
+    store, snapshot = both
+    before = snapshot.history("anna", LATER, limit=99)
+    assert snapshot.count() == len(answers_of(snapshot))
+    store.append([event("anna", 1, "cart", 9)])
+    assert snapshot.history("anna", LATER, limit=99) == before
+    done = write_postgres_snapshot(store, address)
+    assert snapshot.history("anna", LATER, limit=99) == store.history("anna", LATER, limit=99)
+    assert snapshot.generation == 1
+    assert len(answers_of(snapshot)) == snapshot.count() == done.events
+    assert sorted(schemas(address)) == sorted(["Some shop", done.generation])
+
+
+def answers_of(snapshot: PostgresSnapshot) -> list[Any]:
+    with snapshot.reading() as connection:
+        return connection.execute("FROM event").fetchall()
+
+
+def test_texts_are_kept(address: Address, tmp_path: Path) -> None:
+    rows = 'user_id,kind,at,product_id,query\nü,search,2025-05-01,,绿茶 "a" \\n\n'
+    (tmp_path / "e.csv").write_text(rows + "ü,view,2025-05-01,p\0q,\n", encoding="utf-8")
+    with BehaviourStore(tmp_path / "store") as store:
+        store.import_events([tmp_path / "e.csv"])
+        write_postgres_snapshot(store, address)
+    with PostgresSnapshot(address) as snapshot:
+        found = snapshot.history("ü", LATER, limit=9)
+    assert {(each.product_id, each.query) for each in found} == {
+        (None, '绿茶 "a" \\n'),
+        ("pq", None),  # PostgreSQL's texts hold no NUL
+    }
+
+
+def test_what_cannot_be_written_leaves_what_was_there(
+    both: tuple[BehaviourStore, PostgresSnapshot],
+    address: Address,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, snapshot = both
+    before, there = snapshot.count(), schemas(address)
+    store.append([event("anna", 1, "cart", 9)])
+    monkeypatch.setattr(
+        "retrieval.behaviour.postgres_snapshot._INDEXED", {"consent": "(no_such_column)"}
+    )
+    with pytest.raises(DataError, match=r"#Some shop: the snapshot cannot be written .*no_such"):
+        write_postgres_snapshot(store, address)
+    assert (snapshot.count(), schemas(address)) == (before, there)
+
+
+def test_it_is_read_only_and_needs_its_key(
+    both: tuple[BehaviourStore, PostgresSnapshot], server: PostgresServer, address: Address
+) -> None:
+    _, snapshot = both
+    with pytest.raises(DataError, match="a snapshot is read-only"):
+        snapshot.append([event("anna", 1, "cart", 9)])
+    other = PrivacySettings.model_validate({"key": "another secret of the tests"})
+    with pytest.raises(DataError, match="its pseudonyms were made with the key"):
+        PostgresSnapshot(address, privacy=other)
+    with pytest.raises(DataError, match="#none: holds no snapshot: run shelfwise behaviour"):
+        PostgresSnapshot(Address.of(f"{server.url}#none"))
+    with pytest.raises(StoreUnavailable, match=r"postgresql://nowhere/none#: it cannot be asked"):
+        PostgresSnapshot(Address.of("postgresql://me:hush@/none?host=nowhere"))
+
+
+def test_a_server_that_went_away_and_came_back(
+    both: tuple[BehaviourStore, PostgresSnapshot],
+    server: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, snapshot = both
+    expected = store.history("anna", NOW, limit=9)
+    assert snapshot.history("anna", NOW, limit=9) == expected
+    server.stop()
+    server.start()
+    assert snapshot.history("anna", NOW, limit=9) == expected  # by another connection
+    server.stop()
+    try:
+        with pytest.raises(StoreUnavailable, match="it cannot be asked"):
+            snapshot.history("anna", NOW, limit=9)
+        with pytest.raises(StoreUnavailable, match="could not be reached just now"):
+            snapshot.history("anna", NOW, limit=9)
+    finally:
+        server.start()
+    monkeypatch.setattr(snapshot._server, "_rests_until", 0.0)
+    assert snapshot.history("anna", NOW, limit=9) == expected
+
+
+def test_a_search_goes_on_without_the_shopper_while_the_database_is_away(
+    server: PostgresServer, address: Address, seed_store: Path, model: EmbeddedModel
+) -> None:
+    given = {"store.path": seed_store, "store.snapshot": f"{server.url}#Some shop"}
+    settings = Settings.load(None, given)
+    assert snapshot_behaviour(settings).events > 0
+    drawing = SearchRequest(query="tablet for drawing", user_id="B", at=AT)
+    with build(settings, model=model) as shelf:
+        there = shelf.search(drawing)
+        assert there.personalised
+        server.stop()
+        try:
+            away = shelf.search(drawing)
+            recommended = shelf.search(drawing.model_copy(update={"query": None}))
+        finally:
+            server.start()
+    for result in (away, recommended):
+        assert not result.personalised
+        (issue,) = (each for each in result.issues if each.code == "profile_unavailable")
+        assert "postgresql://" in issue.detail
+        products = {item.product.product_id for item in result.items}
+        assert products == {item.product.product_id for item in there.items}
+    assert away.outcome == there.outcome
+
+
+def test_the_commands_keep_it_up_to_date(address: Address, tmp_path: Path) -> None:
+    given = {"store.path": tmp_path / "store", "store.snapshot": f"{address.url}#Some shop"}
+    settings = Settings.load(None, given)
+    words = [f"--set={name}={value}" for name, value in given.items()]
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(app, [*arguments, *words])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    rows = "".join(
+        f"{user},{kind},2025-05-0{day},{'' if kind == 'search' else 'p'},"
+        f"{f'{SECRET} of {user}' if kind == 'search' else ''}\n"
+        for user in ("anna", "ben")
+        for day in range(1, 6)
+        for kind in ("search", "purchase")
+    )
+    (tmp_path / "e.csv").write_text(f"user_id,kind,at,product_id,query\n{rows}")
+    import_events(settings, [tmp_path / "e.csv"])
+    with open_behaviour(settings, read_only=True) as behaviour:
+        assert isinstance(behaviour, PostgresSnapshot)
+        assert (behaviour.count(), behaviour.users()) == (20, 2)
+        run("privacy", "consent", "ben", "--revoke", "personalisation")
+        assert behaviour.history("ben", LATER, limit=9) == []
+        assert len(behaviour.history("anna", LATER, limit=99)) == 10
+        run("privacy", "forget", "anna")
+        assert behaviour.count() == 10
+        assert behaviour.history("anna", LATER, limit=99) == []
+        run("privacy", "rotate")
+        assert behaviour.count() == 10
+        run("privacy", "consent", "ben", "--grant", "personalisation")
+        assert len(behaviour.history("ben", LATER, limit=99)) == 10
+    assert "10 events: postgresql://" in run("behaviour", "snapshot")
+
+
+def test_the_password_is_not_for_the_settings() -> None:
+    with pytest.raises((ConfigError, ValidationError), match=r"PGPASSWORD or ~/\.pgpass"):
+        Settings.load(None, {"store.snapshot": "postgresql://me:hush@host/shop"})
+    settings = Settings.load(None, {"store.snapshot": "postgresql://me@host/shop#a"})
+    assert settings.store.snapshot == "postgresql://me@host/shop#a"
+    assert Settings.load(None, {"store.snapshot": "some/folder"}).store.snapshot == Path(
+        "some/folder"
+    )
