@@ -58,6 +58,20 @@ def model(smollm2_folder: Path) -> EmbeddedModel:
 
 
 @pytest.fixture(scope="session")
+def tiny_folder(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tuning_shop import tiny_model  # loads torch
+
+    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def toy_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tuning_shop import shop_files
+
+    return shop_files(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(scope="session")
 def vllm_server(smollm2_folder: Path) -> Iterator[RunningServer]:
     """A real vLLM server with the weights of `model`, in float32 like it: up in half a minute."""
     if find_spec("vllm") is None:

@@ -26,29 +26,19 @@ from reranker.schema import (
 )
 from reranker.settings import ModelSettings, RankingSettings
 from reranker.training.tuning import evaluate, tune
-from tuning_shop import shop_files, tiny_model, tuning_settings
+from tuning_shop import tuning_settings
 
 
 @pytest.fixture(scope="module")
-def model(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shop_files(tmp_path_factory.mktemp("data") / "toy")
-
-
-@pytest.fixture(scope="module")
-def adapter(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapter(tiny_folder: Path, toy_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
-    tune(tuning_settings(model), [files_in(data)], run, name="toy")
+    tune(tuning_settings(tiny_folder), [files_in(toy_files)], run, name="toy")
     return run / "adapter"
 
 
-def load(model: Path, adapter: Path | None, dtype: str = "float32") -> EmbeddedModel:
+def load(tiny_folder: Path, adapter: Path | None, dtype: str = "float32") -> EmbeddedModel:
     name = "none" if adapter is None else str(adapter)
-    settings = ModelSettings(name=str(model), dtype=dtype, adapter=name)  # type: ignore[arg-type]
+    settings = ModelSettings(name=str(tiny_folder), dtype=dtype, adapter=name)  # type: ignore[arg-type]
     return EmbeddedModel.load(settings)
 
 
@@ -66,17 +56,17 @@ def tuned_ask(adapter: Path, seed: int, readout: Readout = "verdict") -> Prompt:
     return ask(readout, seed).model_copy(update={"template": template})
 
 
-def test_merged_weights_score_as_the_adapter_does(model: Path, adapter: Path) -> None:
+def test_merged_weights_score_as_the_adapter_does(tiny_folder: Path, adapter: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     from reranker.models.rendering import PromptRenderer, load_tokenizer
 
     prompts = [tuned_ask(adapter, seed) for seed in range(3)]
-    found = scores(load(model, adapter), *prompts)
-    base = AutoModelForCausalLM.from_pretrained(str(model), dtype=torch.float32)
+    found = scores(load(tiny_folder, adapter), *prompts)
+    base = AutoModelForCausalLM.from_pretrained(str(tiny_folder), dtype=torch.float32)
     applied = PeftModel.from_pretrained(base, str(adapter)).eval()
-    renderer = PromptRenderer(load_tokenizer(model))
+    renderer = PromptRenderer(load_tokenizer(tiny_folder))
     for prompt, ours in zip(prompts, found, strict=True):
         rendered = renderer.render(prompt)
         with torch.no_grad():
@@ -87,18 +77,22 @@ def test_merged_weights_score_as_the_adapter_does(model: Path, adapter: Path) ->
             for place in rendered.verdict_positions
         ]
         assert ours == pytest.approx(expected, abs=1e-3)
-    untuned = scores(load(model, None), *prompts)
+    untuned = scores(load(tiny_folder, None), *prompts)
     assert max(abs(a - b) for a, b in zip(found[0], untuned[0], strict=True)) > 0.1
 
 
-def test_a_merged_folder_is_the_same_model(model: Path, adapter: Path, tmp_path: Path) -> None:
-    card = write_merged(model, adapter, tmp_path / "merged", name=str(model), dtype="float32")
+def test_a_merged_folder_is_the_same_model(
+    tiny_folder: Path, adapter: Path, tmp_path: Path
+) -> None:
+    card = write_merged(
+        tiny_folder, adapter, tmp_path / "merged", name=str(tiny_folder), dtype="float32"
+    )
     prompt = tuned_ask(adapter, 1)
     merged = load(tmp_path / "merged", None)
     assert merged.spec.adapter == card.identity
     assert merged.spec.readouts == {"verdict"}
     assert scores(merged, prompt)[0] == pytest.approx(
-        scores(load(model, adapter), prompt)[0], abs=1e-5
+        scores(load(tiny_folder, adapter), prompt)[0], abs=1e-5
     )
     assert json.loads((tmp_path / "merged" / CARD_FILE).read_text())["name"] == card.name
     # Whoever asks to be forgotten is looked for in models, too.
@@ -106,11 +100,13 @@ def test_a_merged_folder_is_the_same_model(model: Path, adapter: Path, tmp_path:
     with pytest.raises(ConfigError, match=r"merged in already: set model\.adapter = none"):
         load(tmp_path / "merged", adapter)
     with pytest.raises(ConfigError, match="there already"):
-        write_merged(model, adapter, tmp_path / "merged", name=str(model), dtype="float32")
+        write_merged(
+            tiny_folder, adapter, tmp_path / "merged", name=str(tiny_folder), dtype="float32"
+        )
 
 
-def test_the_spec_names_the_adapter_and_its_readout(model: Path, adapter: Path) -> None:
-    loaded = load(model, adapter)
+def test_the_spec_names_the_adapter_and_its_readout(tiny_folder: Path, adapter: Path) -> None:
+    loaded = load(tiny_folder, adapter)
     card = read_card(adapter)
     assert loaded.spec.adapter == card.identity == f"toy@{card.weights_sha256[:8]}"
     assert loaded.spec.readouts == {"verdict"}
@@ -118,10 +114,10 @@ def test_the_spec_names_the_adapter_and_its_readout(model: Path, adapter: Path) 
         ListwiseRanker(loaded, RankingSettings(readout="labels"), profile_tokens=32)
 
 
-def test_a_ranker_asks_as_the_adapter_was_tuned(model: Path, adapter: Path) -> None:
+def test_a_ranker_asks_as_the_adapter_was_tuned(tiny_folder: Path, adapter: Path) -> None:
     for chosen, readout in ((adapter, "verdict"), (None, "labels")):
         ranker = ListwiseRanker(
-            load(model, chosen), RankingSettings(min_label_mass=0), profile_tokens=32
+            load(tiny_folder, chosen), RankingSettings(min_label_mass=0), profile_tokens=32
         )
         candidates = tuple(
             Candidate(product=Product(product_id=f"p{n}", title=f"thing {n}"), recall_rank=n,
@@ -170,19 +166,19 @@ def test_the_embedded_default_ranks_with_the_adapter_that_comes_along() -> None:
         assert all(title.endswith("PlayStation 4") for title in first)
 
 
-def test_it_ranks_as_it_was_validated(model: Path, adapter: Path, data: Path) -> None:
-    settings = tuning_settings(model)
+def test_it_ranks_as_it_was_validated(tiny_folder: Path, adapter: Path, toy_files: Path) -> None:
+    settings = tuning_settings(tiny_folder)
     chosen = settings.model.model_copy(update={"adapter": str(adapter)})
     tuned = settings.model_copy(update={"model": chosen})
-    found = evaluate(tuned, files_in(data), lists=8, shuffles=2)
-    untuned = evaluate(settings, files_in(data), lists=8, shuffles=2)
+    found = evaluate(tuned, files_in(toy_files), lists=8, shuffles=2)
+    untuned = evaluate(settings, files_in(toy_files), lists=8, shuffles=2)
     assert found.measures["lists"] == 8
     assert found.measures["nDCG@10"] > untuned.measures["nDCG@10"] + 0.15
     assert found.instability is not None
 
 
 def test_an_adapter_of_another_model_is_refused(
-    model: Path, adapter: Path, smollm2_folder: Path, tmp_path: Path
+    tiny_folder: Path, adapter: Path, smollm2_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="has other weights"):
         load(smollm2_folder, adapter)
@@ -190,7 +186,7 @@ def test_an_adapter_of_another_model_is_refused(
         write_merged(smollm2_folder, adapter, tmp_path / "m", name="smollm2", dtype="float32")
     assert list(tmp_path.iterdir()) == []
     # Another number type is the same model.
-    assert load(model, adapter, "bfloat16").spec.adapter is not None
+    assert load(tiny_folder, adapter, "bfloat16").spec.adapter is not None
 
 
 def changed(adapter: Path, folder: Path, **update: object) -> Path:
@@ -201,20 +197,20 @@ def changed(adapter: Path, folder: Path, **update: object) -> Path:
 
 
 def test_an_adapter_of_other_templates_is_refused(
-    model: Path, adapter: Path, tmp_path: Path
+    tiny_folder: Path, adapter: Path, tmp_path: Path
 ) -> None:
     (template,) = read_card(adapter).templates
     edited = template.model_copy(update={"sha256": "0" * 64}).model_dump()
     with pytest.raises(ConfigError, match="another text of listwise_verdict"):
-        load(model, changed(adapter, tmp_path / "edited", templates=[edited]))
+        load(tiny_folder, changed(adapter, tmp_path / "edited", templates=[edited]))
     future = template.model_copy(update={"version": 99}).model_dump()
     with pytest.raises(ConfigError, match=r"no listwise_verdict\.v99\.en"):
-        load(model, changed(adapter, tmp_path / "future", templates=[future]))
+        load(tiny_folder, changed(adapter, tmp_path / "future", templates=[future]))
     with pytest.raises(ConfigError, match="gives others here"):
-        load(model, changed(adapter, tmp_path / "answer", answer=[" ja"]))
+        load(tiny_folder, changed(adapter, tmp_path / "answer", answer=[" ja"]))
 
 
-def test_a_prompt_of_another_kind_is_refused(model: Path, adapter: Path) -> None:
+def test_a_prompt_of_another_kind_is_refused(tiny_folder: Path, adapter: Path) -> None:
     card = read_card(adapter)
     (template,) = card.templates
     good = tuned_ask(adapter, 1)
@@ -224,21 +220,23 @@ def test_a_prompt_of_another_kind_is_refused(model: Path, adapter: Path) -> None
     for update in ({"version": 2}, {"name": "listwise_other"}, {"sha256": "1" * 64}):
         other = good.model_copy(update={"template": template.model_copy(update=update)})
         with pytest.raises(ConfigError, match="it was tuned with the template"):
-            scores(load(model, adapter), other)
+            scores(load(tiny_folder, adapter), other)
     chinese = TemplateRef(name=template.name, version=1, language="zh", sha256="2" * 64)
     check_prompt(card, good.model_copy(update={"template": chinese}))
 
 
-def test_damaged_and_unknown_adapters_are_named(model: Path, adapter: Path, tmp_path: Path) -> None:
+def test_damaged_and_unknown_adapters_are_named(
+    tiny_folder: Path, adapter: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(adapter, broken)
     content = bytearray((broken / WEIGHTS_FILE).read_bytes())
     content[-1] ^= 1
     (broken / WEIGHTS_FILE).write_bytes(content)
     with pytest.raises(DataError, match="SHA-256 is not the one of the card"):
-        load(model, broken)
+        load(tiny_folder, broken)
     (broken / CARD_FILE).unlink()
     with pytest.raises(ConfigError, match=r"shelfwise\.json is missing"):
-        load(model, broken)
+        load(tiny_folder, broken)
     with pytest.raises(ConfigError, match="no such folder; known by name"):
-        load(model, Path("nobody"))
+        load(tiny_folder, Path("nobody"))

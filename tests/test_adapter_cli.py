@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from reranker.cli.app import app
 from reranker.training.record import read_record
-from tuning_shop import shop_files, tiny_model
+from tuning_shop import shop_files
 
 
 def run(*arguments: object) -> dict[str, object]:
@@ -17,16 +17,11 @@ def run(*arguments: object) -> dict[str, object]:
     return found
 
 
-@pytest.fixture(scope="module")
-def model(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("tiny") / "model")
-
-
 def test_from_purchases_to_a_served_folder(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = shop_files(tmp_path / "toy", shoppers=20)
-    named = ["--set", f"model.name={model}", "--set", "model.dtype=float32"]
+    named = ["--set", f"model.name={tiny_folder}", "--set", "model.dtype=float32"]
     training = {
         "lists": 8, "batch": 4, "candidates": 5, "teacher": 0.5, "learning_rate": 0.01,
         "validation_shoppers": 4, "validate_every": 1,

@@ -15,7 +15,7 @@ from reranker.models.vllm.beside import rank_beside
 from reranker.training.network import TunedNetwork
 from reranker.training.record import read_record
 from reranker.training.tuning import tune
-from tuning_shop import random_list, shop_files, tiny_model, tuning_settings
+from tuning_shop import random_list, tuning_settings
 
 LISTS = [random_list(1, 5, 40), random_list(2, 3, 33)]
 GIVEN: dict[str, dict[str, object]] = {
@@ -27,27 +27,17 @@ GOES_ON = {"adalora": {"method": "lora", "rank": 12}}
 """What an adapter is that another method saved."""
 
 
-@pytest.fixture(scope="module")
-def model(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shop_files(tmp_path_factory.mktemp("data") / "toy")
-
-
 @pytest.fixture(scope="module", params=sorted(GIVEN))
 def run(
     request: pytest.FixtureRequest,
-    model: Path,
-    data: Path,
+    tiny_folder: Path,
+    toy_files: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[str, Path]:
     method: str = request.param
     folder = tmp_path_factory.mktemp(method)
-    settings = tuning_settings(model, method=method, **GIVEN[method])
-    tune(settings, [files_in(data)], folder, name=method)
+    settings = tuning_settings(tiny_folder, method=method, **GIVEN[method])
+    tune(settings, [files_in(toy_files)], folder, name=method)
     return method, folder
 
 
@@ -57,13 +47,13 @@ def test_each_method_learns(run: tuple[str, Path]) -> None:
     assert max(found) > found[0] + 0.15
 
 
-def test_the_merged_model_scores_as_the_tuned_one(run: tuple[str, Path], model: Path) -> None:
+def test_the_merged_model_scores_as_the_tuned_one(run: tuple[str, Path], tiny_folder: Path) -> None:
     """What was saved, merged into the base model, against what was saved, gone on training with."""
     method, folder = run
-    training = tuning_settings(model, **GOES_ON.get(method, {"method": method})).training
-    tuned = TunedNetwork(model, training, dtype="float32")
+    training = tuning_settings(tiny_folder, **GOES_ON.get(method, {"method": method})).training
+    tuned = TunedNetwork(tiny_folder, training, dtype="float32")
     tuned.start_from(folder / "adapter")
-    plain = load_causal_model(model, "float32")
+    plain = load_causal_model(tiny_folder, "float32")
     assert merge(plain, folder / "adapter") > 0
     with torch.no_grad(), tuned.evaluating():
         found, untuned = tuned.scores(LISTS), tuned.untuned_scores(LISTS)
@@ -92,18 +82,26 @@ def test_vllm_is_not_asked_to_serve_what_it_cannot(run: tuple[str, Path], tmp_pa
         rank_beside(tmp_path)
 
 
-def test_a_training_goes_on_only_by_the_same_method(run: tuple[str, Path], model: Path) -> None:
+def test_a_training_goes_on_only_by_the_same_method(
+    run: tuple[str, Path], tiny_folder: Path
+) -> None:
     method, folder = run
     saved, other = (method, "lora") if method != "adalora" else ("lora", method)
-    network = TunedNetwork(model, tuning_settings(model, method=other).training, dtype="float32")
+    network = TunedNetwork(
+        tiny_folder, tuning_settings(tiny_folder, method=other).training, dtype="float32"
+    )
     with pytest.raises(ConfigError, match=rf"set training\.method = {saved}"):
         network.start_from(folder / "adapter")
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "adalora", "full"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_before_the_first_step_the_model_is_as_it_was(model: Path, method: str, dtype: str) -> None:
-    network = TunedNetwork(model, tuning_settings(model, method=method).training, dtype=dtype)
+def test_before_the_first_step_the_model_is_as_it_was(
+    tiny_folder: Path, method: str, dtype: str
+) -> None:
+    network = TunedNetwork(
+        tiny_folder, tuning_settings(tiny_folder, method=method).training, dtype=dtype
+    )
     with torch.no_grad(), network.evaluating():
         found, before = network.scores(LISTS), network.untuned_scores(LISTS)
     for ours, untuned in zip(found, before, strict=True):
@@ -112,12 +110,12 @@ def test_before_the_first_step_the_model_is_as_it_was(model: Path, method: str, 
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "adalora", "full"])
-def test_recomputing_gives_the_same_gradients(model: Path, method: str) -> None:
+def test_recomputing_gives_the_same_gradients(tiny_folder: Path, method: str) -> None:
     passes: list[int] = []
 
     def gradients(**training: object) -> dict[str, torch.Tensor]:
-        settings = tuning_settings(model, method=method, **training).training
-        network = TunedNetwork(model, settings, dtype="float32")
+        settings = tuning_settings(tiny_folder, method=method, **training).training
+        network = TunedNetwork(tiny_folder, settings, dtype="float32")
         (layer,) = (
             module
             for name, module in network.wrapped.named_modules()
@@ -138,12 +136,12 @@ def test_recomputing_gives_the_same_gradients(model: Path, method: str) -> None:
         torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_the_vocabulary_is_not_trained_and_bfloat16_keeps_small_steps(model: Path) -> None:
-    training = tuning_settings(model, method="full").training
-    network = TunedNetwork(model, training, dtype="bfloat16")
+def test_the_vocabulary_is_not_trained_and_bfloat16_keeps_small_steps(tiny_folder: Path) -> None:
+    training = tuning_settings(tiny_folder, method="full").training
+    network = TunedNetwork(tiny_folder, training, dtype="bfloat16")
     assert {p.dtype for p in network.trained.values()} == {torch.float32}
     assert not any("embed" in name or "head" in name for name in network.trained)
-    exact = TunedNetwork(model, training, dtype="float32")
+    exact = TunedNetwork(tiny_folder, training, dtype="float32")
     with torch.no_grad():
         found = network.scores(LISTS)
         assert all(score.dtype == torch.float32 for score in found)
@@ -151,9 +149,9 @@ def test_the_vocabulary_is_not_trained_and_bfloat16_keeps_small_steps(model: Pat
         assert all(torch.allclose(a, b, atol=0.3) for a, b in pairs)
 
 
-def test_dropout_is_on_in_training_and_off_in_judging(model: Path) -> None:
-    training = tuning_settings(model, dropout=0.5).training
-    network = TunedNetwork(model, training, dtype="float32")
+def test_dropout_is_on_in_training_and_off_in_judging(tiny_folder: Path) -> None:
+    training = tuning_settings(tiny_folder, dropout=0.5).training
+    network = TunedNetwork(tiny_folder, training, dtype="float32")
     assert network.lean_layers == 0
     with torch.no_grad():
         for parameter in network.trained.values():
@@ -165,11 +163,13 @@ def test_dropout_is_on_in_training_and_off_in_judging(model: Path) -> None:
         assert torch.equal(first, second)
 
 
-def test_ranks_move_to_the_layers_that_need_them(model: Path, data: Path, tmp_path: Path) -> None:
+def test_ranks_move_to_the_layers_that_need_them(
+    tiny_folder: Path, toy_files: Path, tmp_path: Path
+) -> None:
     """In the end there are as many ranks as the setting says for each layer, in other places."""
     given = {"method": "adalora", "rank": 4, **GIVEN["adalora"]}
-    settings = tuning_settings(model, **given)
-    tune(settings, [files_in(data)], tmp_path, name="adalora")
+    settings = tuning_settings(tiny_folder, **given)
+    tune(settings, [files_in(toy_files)], tmp_path, name="adalora")
     saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     ranks = [
         int((tensor.abs().sum(dim=1) > 0).sum())
@@ -187,18 +187,18 @@ def test_ranks_move_to_the_layers_that_need_them(model: Path, data: Path, tmp_pa
 
 
 def test_a_training_whose_ranks_move_goes_on_as_if_never_stopped(
-    model: Path, data: Path, tmp_path: Path
+    tiny_folder: Path, toy_files: Path, tmp_path: Path
 ) -> None:
-    settings = tuning_settings(model, method="adalora", lists=96)
+    settings = tuning_settings(tiny_folder, method="adalora", lists=96)
 
     def stop(stage: str, done: int, _total: int) -> None:
         if stage.startswith("tuning") and done == 52:
             raise KeyboardInterrupt
 
-    tune(settings, [files_in(data)], tmp_path / "whole", name="x")
+    tune(settings, [files_in(toy_files)], tmp_path / "whole", name="x")
     with pytest.raises(KeyboardInterrupt):
-        tune(settings, [files_in(data)], tmp_path / "stopped", name="x", progress=stop)
-    tune(settings, [files_in(data)], tmp_path / "stopped", name="x")
+        tune(settings, [files_in(toy_files)], tmp_path / "stopped", name="x", progress=stop)
+    tune(settings, [files_in(toy_files)], tmp_path / "stopped", name="x")
     expected, found = (
         torch.load(tmp_path / run / "checkpoint.pt", weights_only=True)
         for run in ("whole", "stopped")
@@ -209,10 +209,10 @@ def test_a_training_whose_ranks_move_goes_on_as_if_never_stopped(
             torch.testing.assert_close(found[part][name], tensor, rtol=0, atol=1e-6)
 
 
-def test_the_lean_layers_of_adalora_compute_what_its_own_do(model: Path) -> None:
-    training = tuning_settings(model, method="adalora").training
-    lean = TunedNetwork(model, training, dtype="float32")
-    own = TunedNetwork(model, training, dtype="float32", lean=False)
+def test_the_lean_layers_of_adalora_compute_what_its_own_do(tiny_folder: Path) -> None:
+    training = tuning_settings(tiny_folder, method="adalora").training
+    lean = TunedNetwork(tiny_folder, training, dtype="float32")
+    own = TunedNetwork(tiny_folder, training, dtype="float32", lean=False)
     assert (lean.lean_layers, own.lean_layers) == (14, 0)
     torch.manual_seed(3)
     moved = {name: p + 0.2 * torch.randn_like(p) for name, p in lean.state().items()}
@@ -227,7 +227,7 @@ def test_the_lean_layers_of_adalora_compute_what_its_own_do(model: Path) -> None
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-5)
 
 
-def test_adalora_takes_some_steps(model: Path) -> None:
-    training = tuning_settings(model, method="adalora", lists=12, batch=4).training
+def test_adalora_takes_some_steps(tiny_folder: Path) -> None:
+    training = tuning_settings(tiny_folder, method="adalora", lists=12, batch=4).training
     with pytest.raises(ConfigError, match=r"training\.lists = 12 makes 3: set more lists"):
-        TunedNetwork(model, training, dtype="float32")
+        TunedNetwork(tiny_folder, training, dtype="float32")

@@ -19,7 +19,7 @@ from reranker.training.checkpoint import CHECKPOINT_FILE
 from reranker.training.record import read_record
 from reranker.training.run import TuningRun
 from reranker.training.tuning import tune
-from tuning_shop import shop_files, tiny_model, tuning_settings
+from tuning_shop import tuning_settings
 
 KILLED = """
 import os, signal, sys
@@ -41,27 +41,17 @@ tune(
 
 
 @pytest.fixture(scope="module")
-def model(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shop_files(tmp_path_factory.mktemp("data") / "toy")
-
-
-@pytest.fixture(scope="module")
-def settings(model: Path) -> Settings:
-    return tuning_settings(model)
+def settings(tiny_folder: Path) -> Settings:
+    return tuning_settings(tiny_folder)
 
 
 @pytest.fixture(scope="module")
 def whole(
-    settings: Settings, data: Path, tmp_path_factory: pytest.TempPathFactory
+    settings: Settings, toy_files: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, AdapterCard]:
     """A training that nothing interrupts."""
     run = tmp_path_factory.mktemp("whole")
-    return run, tune(settings, [files_in(data)], run, name="toy")
+    return run, tune(settings, [files_in(toy_files)], run, name="toy")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -97,12 +87,12 @@ def test_the_adapter_says_what_it_is_for(
 
 
 def test_a_killed_training_ends_with_the_same_weights(
-    whole: tuple[Path, AdapterCard], settings: Settings, data: Path, tmp_path: Path
+    whole: tuple[Path, AdapterCard], settings: Settings, toy_files: Path, tmp_path: Path
 ) -> None:
     code = KILLED.format(
         tests=str(Path(__file__).parent),
         model=settings.model.name,
-        data=str(data),
+        data=str(toy_files),
         run=str(tmp_path),
     )
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -110,7 +100,7 @@ def test_a_killed_training_ends_with_the_same_weights(
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     step = torch.load(tmp_path / CHECKPOINT_FILE, weights_only=True)["step"]
     assert 0 < step < 12
-    tune(settings, [files_in(data)], tmp_path, name="toy")
+    tune(settings, [files_in(toy_files)], tmp_path, name="toy")
     expected, found = weights(whole[0]), weights(tmp_path)
     assert expected.keys() == found.keys()
     assert max(float((expected[n] - found[n]).abs().max()) for n in expected) <= 1e-6
@@ -119,7 +109,7 @@ def test_a_killed_training_ends_with_the_same_weights(
 
 
 def test_two_processes_train_as_one(
-    whole: tuple[Path, AdapterCard], settings: Settings, data: Path, tmp_path: Path
+    whole: tuple[Path, AdapterCard], settings: Settings, toy_files: Path, tmp_path: Path
 ) -> None:
     """Started by accelerate's own launcher, over gloo; a step's lists are shared out to both."""
     values = settings.training.model_dump(mode="json", exclude_defaults=True)
@@ -136,7 +126,17 @@ def test_two_processes_train_as_one(
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launch += ["--main_process_port", "0", "--num_cpu_threads_per_process", "1"]
     run = tmp_path / "run"
-    tune = [str(program), "tune", str(data), "--out", str(run), "--name", "toy", "--json", *sets]
+    tune = [
+        str(program),
+        "tune",
+        str(toy_files),
+        "--out",
+        str(run),
+        "--name",
+        "toy",
+        "--json",
+        *sets,
+    ]
     done = subprocess.run([sys.executable, *launch, *tune], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["name"] == "toy"  # one of them speaks
@@ -153,19 +153,19 @@ def test_two_processes_train_as_one(
 
 
 def test_a_folder_of_another_training_is_refused(
-    whole: tuple[Path, AdapterCard], model: Path, data: Path
+    whole: tuple[Path, AdapterCard], tiny_folder: Path, toy_files: Path
 ) -> None:
-    other = tuning_settings(model, learning_rate=0.02)
+    other = tuning_settings(tiny_folder, learning_rate=0.02)
     with pytest.raises(ConfigError, match="other settings or data"):
-        tune(other, [files_in(data)], whole[0], name="toy")
+        tune(other, [files_in(toy_files)], whole[0], name="toy")
 
 
 def test_a_training_may_start_from_an_adapter_and_owns_what_that_has_learnt(
-    whole: tuple[Path, AdapterCard], model: Path, data: Path, tmp_path: Path
+    whole: tuple[Path, AdapterCard], tiny_folder: Path, toy_files: Path, tmp_path: Path
 ) -> None:
     start = whole[0] / "adapter"
-    settings = tuning_settings(model, lists=4, validate_every=1, learning_rate=1e-4)
-    tune(settings, [files_in(data)], tmp_path / "more", name="more", start=start)
+    settings = tuning_settings(tiny_folder, lists=4, validate_every=1, learning_rate=1e-4)
+    tune(settings, [files_in(toy_files)], tmp_path / "more", name="more", start=start)
     first = next(line for line in read_record(tmp_path / "more") if line["kind"] == "validation")
     assert first["nDCG@10"] == pytest.approx(whole[1].validation["nDCG@10"], abs=1e-6)
     (source,) = read_data_card(start).sources
@@ -175,13 +175,13 @@ def test_a_training_may_start_from_an_adapter_and_owns_what_that_has_learnt(
     best = max(validations, key=lambda point: point["nDCG@10"])["step"]
     (more,) = read_data_card(tmp_path / "more" / "adapter").sources
     assert more.seen == card.training["lists_seen"] == source.seen + 4 * best
-    other = tuning_settings(model, alpha=8)
+    other = tuning_settings(tiny_folder, alpha=8)
     with pytest.raises(ConfigError, match=r"scaled in another way: set training\.alpha = 32"):
-        tune(other, [files_in(data)], tmp_path / "other", name="other", start=start)
+        tune(other, [files_in(toy_files)], tmp_path / "other", name="other", start=start)
     with pytest.raises(ConfigError, match=r"set ranking\.readout = verdict"):
         tune(
             settings,
-            [files_in(data)],
+            [files_in(toy_files)],
             tmp_path / "labels",
             name="labels",
             start=start,
@@ -190,12 +190,12 @@ def test_a_training_may_start_from_an_adapter_and_owns_what_that_has_learnt(
 
 
 def test_an_adapter_set_aside_by_a_killed_writer_is_put_back(
-    whole: tuple[Path, AdapterCard], settings: Settings, data: Path, tmp_path: Path
+    whole: tuple[Path, AdapterCard], settings: Settings, toy_files: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(whole[0], tmp_path / "run")
     (run / "adapter").rename(run / "adapter.old")
     shutil.copytree(run / "adapter.old", run / "adapter.partial")
-    tune(settings, [files_in(data)], run, name="toy")
+    tune(settings, [files_in(toy_files)], run, name="toy")
     assert read_card(run / "adapter").weights_sha256 == whole[1].weights_sha256
     assert not (run / "adapter.old").exists()
     assert not (run / "adapter.partial").exists()
@@ -215,14 +215,14 @@ def test_a_run_keeps_the_moment_that_it_was_started_at(tmp_path: Path) -> None:
 
 
 def test_what_an_adapter_has_seen_is_passed_over(
-    whole: tuple[Path, AdapterCard], model: Path, data: Path, tmp_path: Path
+    whole: tuple[Path, AdapterCard], tiny_folder: Path, toy_files: Path, tmp_path: Path
 ) -> None:
     def first_lists(name: str, start: Path | None, step: int, **training: object) -> object:
-        settings = tuning_settings(model, **training)
+        settings = tuning_settings(tiny_folder, **training)
         folder = tmp_path / name
         run = TuningRun(
             settings,
-            [files_in(data)],
+            [files_in(toy_files)],
             folder,
             folder / "work",
             name="toy",
@@ -249,26 +249,26 @@ def test_what_an_adapter_has_seen_is_passed_over(
 
 
 def test_a_damaged_checkpoint_is_named(
-    whole: tuple[Path, AdapterCard], settings: Settings, data: Path, tmp_path: Path
+    whole: tuple[Path, AdapterCard], settings: Settings, toy_files: Path, tmp_path: Path
 ) -> None:
     content = (whole[0] / CHECKPOINT_FILE).read_bytes()
     (tmp_path / CHECKPOINT_FILE).write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"checkpoint\.pt: the checkpoint is damaged"):
-        tune(settings, [files_in(data)], tmp_path, name="toy")
+        tune(settings, [files_in(toy_files)], tmp_path, name="toy")
 
 
 def test_training_ends_when_validation_stops_getting_better(
-    model: Path, data: Path, tmp_path: Path
+    tiny_folder: Path, toy_files: Path, tmp_path: Path
 ) -> None:
     # Steps too small to change any order: no validation is better than the untuned model's.
-    still = tuning_settings(model, learning_rate=1e-12, validate_every=1, patience=2)
-    tune(still, [files_in(data)], tmp_path, name="toy")
+    still = tuning_settings(tiny_folder, learning_rate=1e-12, validate_every=1, patience=2)
+    tune(still, [files_in(toy_files)], tmp_path, name="toy")
     assert len([line for line in read_record(tmp_path) if line["kind"] == "step"]) == 2
 
 
-def test_labels_can_be_tuned_too(model: Path, data: Path, tmp_path: Path) -> None:
-    settings = tuning_settings(model, lists=8, validate_every=2)
-    card = tune(settings, [files_in(data)], tmp_path, name="toy", readout="labels")
+def test_labels_can_be_tuned_too(tiny_folder: Path, toy_files: Path, tmp_path: Path) -> None:
+    settings = tuning_settings(tiny_folder, lists=8, validate_every=2)
+    card = tune(settings, [files_in(toy_files)], tmp_path, name="toy", readout="labels")
     assert card.readout == "labels"
     assert card.answer[:3] == ("A", "B", "C")
     assert [template.name for template in card.templates] == ["listwise_labels"]
