@@ -6,6 +6,7 @@ the model. One that has had no turn by then, or no end in time, takes the short 
 words alone, and nothing about the shopper.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,13 @@ _TURN_WITHIN = 0.5
 _Known = tuple[UserProfile | None, tuple[Issue, ...]]
 """What is known of a shopper, and why it is nothing."""
 _NOBODY: _Known = (None, ())
+_POPULAR_DEPTHS = 10
+_UNAVAILABLE = Issue(
+    code="profile_unavailable",
+    detail="the database with what shoppers did does not answer: see the log",
+)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -145,9 +153,8 @@ class LookUp:
         profile, issues = self._profile(request)
         profile_ms = _since(started)
         if begun is None or request.query is None:
-            candidates = self._recommender.recommend(
-                profile, request.at, k=depth, filters=request.filters
-            )
+            candidates, more = self._recommended(profile, request)
+            issues = issues or more
         else:
             own = self._own(request.query, request.filters, profile)
             candidates = self._with_own(own, begun())
@@ -168,7 +175,7 @@ class LookUp:
     def _by_words(self, request: SearchRequest) -> tuple[Candidate, ...]:
         depth = self._depth(request)
         if request.query is None:
-            return self._recommender.recommend(None, request.at, k=depth, filters=request.filters)
+            return self._recommended(None, request)[0]
         found = self._index.by_words(request.query, k=depth, filters=request.filters)
         # Late is better than nothing: these words are in no product.
         return found or self._index.search(request.query, k=depth, filters=request.filters)
@@ -186,8 +193,26 @@ class LookUp:
         try:
             profile = self._profiles.profile(request.user_id, request.at, self._language(request))
         except StoreUnavailable as error:
-            return None, (Issue(code="profile_unavailable", detail=str(error)),)
+            logger.warning("nothing is known of a shopper: %s", error)
+            return None, (_UNAVAILABLE,)
         return profile, ()
+
+    def _recommended(
+        self, profile: UserProfile | None, request: SearchRequest
+    ) -> tuple[tuple[Candidate, ...], tuple[Issue, ...]]:
+        """Return products without a query, and why they are not those that sell."""
+        depth = self._depth(request)
+        popular: Sequence[str] = ()
+        issues: tuple[Issue, ...] = ()
+        try:
+            if self._profiles is not None:
+                # Filters may reject many of the popular ones: look deeper.
+                popular = self._profiles.popular(request.at, k=_POPULAR_DEPTHS * depth)
+        except StoreUnavailable as error:
+            logger.warning("nothing is known of what sells: %s", error)
+            issues = (_UNAVAILABLE,)
+        found = self._recommender.recommend(profile, popular, k=depth, filters=request.filters)
+        return found, issues
 
     def _own(
         self, query: str, filters: Filters, profile: UserProfile | None

@@ -96,9 +96,16 @@ class Recommender(Protocol):
     """Finds candidates where there is no query. Thread-safe for reading."""
 
     def recommend(
-        self, profile: UserProfile | None, as_of: datetime, *, k: int, filters: Filters
+        self, profile: UserProfile | None, popular: Sequence[str], *, k: int, filters: Filters
     ) -> tuple[Candidate, ...]:
-        """Return at most k products for a shopper (None: anonymous), best first."""
+        """Return at most k products for a shopper, best first.
+
+        Args:
+            profile: of the shopper; None of an anonymous one.
+            popular: ids of what sells, best first, whether it meets the filters or not.
+            k: most products.
+            filters: that all meet.
+        """
         ...
 
 

@@ -13,12 +13,11 @@ from reranker.models.tokenizing import HFTokenizer
 from reranker.models.weights import resolve, resolve_tokenizer
 from reranker.pipeline import Reranker
 from reranker.ports import LanguageModel, Progress, Tokenizer, no_progress
-from reranker.settings import Purpose, Settings
+from reranker.settings import Database, Purpose, Settings
 from retrieval import labels
 from retrieval.behaviour import FILE_NAME, BehaviourSnapshot, BehaviourStore
 from retrieval.behaviour.checks import products_of
 from retrieval.behaviour.importing import ImportReport as EventReport
-from retrieval.behaviour.postgres import Address
 from retrieval.behaviour.postgres_snapshot import PostgresSnapshot, write_postgres_snapshot
 from retrieval.behaviour.quarantine import QuarantinedRow
 from retrieval.behaviour.snapshot import CURRENT, Snapshot, write_snapshot
@@ -79,7 +78,7 @@ def _assemble(
     resources.enter_context(collector.out_of_the_way())
     return Reranker(
         index=index,
-        recommender=ProfileRecommender(index, profiles, rrf_k=settings.retrieval.rrf_k),
+        recommender=ProfileRecommender(index, rrf_k=settings.retrieval.rrf_k),
         profiles=profiles,
         ranker=ListwiseRanker(model, settings.ranking, profile_tokens=settings.profile.max_tokens),
         settings=settings,
@@ -227,8 +226,8 @@ def open_behaviour(settings: Settings, *, read_only: bool = False) -> BehaviourS
     """
     snapshot = settings.store.snapshot
     if read_only and snapshot is not None:
-        if isinstance(snapshot, str):
-            return PostgresSnapshot(Address.of(snapshot), privacy=settings.privacy)
+        if isinstance(snapshot, Database):
+            return PostgresSnapshot(snapshot, privacy=settings.privacy)
         return BehaviourSnapshot(snapshot, privacy=settings.privacy)
     return BehaviourStore(settings.store.path, read_only=read_only, privacy=settings.privacy)
 
@@ -246,8 +245,13 @@ def change_behaviour(
     """
     with open_behaviour(settings) as behaviour:
         yield behaviour
-        if settings.store.snapshot is not None:
+        if settings.store.snapshot is None:
+            return
+        try:
             _write_snapshot(behaviour, settings.store.snapshot, progress)
+        except DataError as error:
+            remedy = "run shelfwise behaviour snapshot, or its readers see what was before"
+            raise type(error)(f"the behaviour is changed, but {error}; {remedy}") from error
 
 
 def snapshot_behaviour(settings: Settings, *, progress: Progress = no_progress) -> Snapshot:
@@ -266,9 +270,11 @@ def snapshot_behaviour(settings: Settings, *, progress: Progress = no_progress) 
         return _write_snapshot(behaviour, target, progress)
 
 
-def _write_snapshot(behaviour: BehaviourStore, target: Path | str, progress: Progress) -> Snapshot:
-    if isinstance(target, str):
-        return write_postgres_snapshot(behaviour, Address.of(target), progress=progress)
+def _write_snapshot(
+    behaviour: BehaviourStore, target: Path | Database, progress: Progress
+) -> Snapshot:
+    if isinstance(target, Database):
+        return write_postgres_snapshot(behaviour, target, progress=progress)
     return write_snapshot(behaviour, target, progress=progress)
 
 
@@ -278,10 +284,10 @@ def _nothing_in(settings: Settings) -> DataError:
 
 
 def _has_behaviour(settings: Settings) -> bool:
-    """Tell whether there is behaviour to read; a database tells only when it is opened."""
+    """Tell whether there is behaviour to read."""
     snapshot = settings.store.snapshot
-    if isinstance(snapshot, str):
-        return True
+    if isinstance(snapshot, Database):
+        return PostgresSnapshot.is_in(snapshot)
     file = settings.store.path / FILE_NAME if snapshot is None else snapshot / CURRENT
     return file.exists()
 

@@ -1,15 +1,10 @@
 """Recall without a query: what this shopper buys again, what lies near it, what sells."""
 
-import logging
 from collections.abc import Sequence
-from datetime import datetime
 
-from reranker.errors import StoreUnavailable
-from reranker.ports import CandidateIndex, ProfileStore
+from reranker.ports import CandidateIndex
 from reranker.schema import Candidate, Filters, UserProfile
 from retrieval.hybrid import reciprocal_rank_fusion
-
-logger = logging.getLogger(__name__)
 
 
 class ProfileRecommender:
@@ -19,13 +14,12 @@ class ProfileRecommender:
     do not suffice, other products of the catalogue that meet the filters fill the places.
     """
 
-    def __init__(self, index: CandidateIndex, profiles: ProfileStore | None, *, rrf_k: int) -> None:
+    def __init__(self, index: CandidateIndex, *, rrf_k: int) -> None:
         self._index = index
-        self._profiles = profiles
         self._rrf_k = rrf_k
 
     def recommend(
-        self, profile: UserProfile | None, as_of: datetime, *, k: int, filters: Filters
+        self, profile: UserProfile | None, popular: Sequence[str], *, k: int, filters: Filters
     ) -> tuple[Candidate, ...]:
         """Return at most k products that meet the filters, best first."""
         lists: list[Sequence[str]] = []
@@ -34,9 +28,7 @@ class ProfileRecommender:
             recent = [item.product_id for item in profile.recent_items]
             near = self._index.similar(recent, k=k, filters=filters)
             lists.append([candidate.product.product_id for candidate in near])
-        if self._profiles is not None:
-            # Filters may reject many of the popular ones: look deeper than k.
-            lists.append(self._popular(self._profiles, as_of, 10 * k))
+        lists.append(popular)
         fused = reciprocal_rank_fusion(lists, self._rrf_k)
         products = self._index.products([product_id for product_id, _ in fused])
         kept = [
@@ -52,11 +44,3 @@ class ProfileRecommender:
             Candidate(product=product, recall_rank=rank, recall_score=score)
             for rank, (product, score) in enumerate(kept[:k], start=1)
         )
-
-    @staticmethod
-    def _popular(profiles: ProfileStore, as_of: datetime, k: int) -> Sequence[str]:
-        try:
-            return profiles.popular(as_of, k=k)
-        except StoreUnavailable as error:
-            logger.warning("nothing popular is recommended: %s", error)
-            return ()

@@ -45,6 +45,13 @@ class PostgresServer:
         """Stop it, whoever is connected."""
         self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
 
+    def signal(self, number: int) -> None:
+        """Send a signal to the server and to what it has started."""
+        main = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(main)], capture_output=True)
+        for process in (main, *map(int, listed.stdout.split())):
+            os.kill(process, number)
+
     def remove(self) -> None:
         """Remove its folder."""
         shutil.rmtree(self._folder)

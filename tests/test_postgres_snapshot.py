@@ -1,25 +1,27 @@
 """Behaviour in PostgreSQL: the same answers as from the file, by a real server if there is one."""
 
+import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from postgres_server import PostgresServer, postgres_server, programs
-from profile_cases import NOW
+from profile_cases import NOW, Words
 from reranker import SearchRequest, build
 from reranker.cli.app import app
 from reranker.errors import ConfigError, DataError, StoreUnavailable
 from reranker.models.embedded import EmbeddedModel
-from reranker.settings import PrivacySettings, Settings
-from reranker.wiring import import_events, open_behaviour, snapshot_behaviour
+from reranker.settings import Database, PrivacySettings, Settings
+from reranker.wiring import import_events, open_behaviour, open_profiles, snapshot_behaviour
 from retrieval.behaviour import BehaviourStore
-from retrieval.behaviour.postgres import Address
+from retrieval.behaviour.postgres import connected
 from retrieval.behaviour.postgres_snapshot import PostgresSnapshot, write_postgres_snapshot
+from retrieval.privacy.rotation import rotate
 from snapshot_cases import LATER, SECRET, answers, event, fill
 
 AT = datetime(2026, 3, 5, tzinfo=UTC)
@@ -36,16 +38,16 @@ def server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def address(server: PostgresServer) -> Iterator[Address]:
-    address = Address.of(f"{server.url}#Some shop")
+def address(server: PostgresServer) -> Iterator[Database]:
+    address = Database(f"{server.url}#Some shop")
     yield address
-    with address.connected("cannot be cleared") as cursor:
+    with connected(address, "cannot be cleared") as cursor:
         for schema in schemas(address):
             cursor.execute(f'DROP SCHEMA "{schema}" CASCADE')
 
 
 @pytest.fixture
-def both(address: Address, tmp_path: Path) -> Iterator[tuple[BehaviourStore, PostgresSnapshot]]:
+def both(address: Database, tmp_path: Path) -> Iterator[tuple[BehaviourStore, PostgresSnapshot]]:
     with BehaviourStore(tmp_path / "store") as store:
         fill(store)
         write_postgres_snapshot(store, address)
@@ -53,14 +55,14 @@ def both(address: Address, tmp_path: Path) -> Iterator[tuple[BehaviourStore, Pos
             yield store, snapshot
 
 
-def ask(address: Address, query: str) -> list[Any]:
-    with address.connected("cannot be asked") as cursor:
+def ask(address: Database, query: str) -> list[Any]:
+    with connected(address, "cannot be asked") as cursor:
         cursor.execute(query)
         rows: list[Any] = cursor.fetchall()
     return rows
 
 
-def schemas(address: Address) -> list[str]:
+def schemas(address: Database) -> list[str]:
     query = "SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^(pg_|information|public)'"
     return [row[0] for row in ask(address, query)]
 
@@ -86,7 +88,7 @@ def test_look_ups_are_answered_in_place(both: tuple[BehaviourStore, PostgresSnap
 
 
 def test_readers_follow_and_one_generation_is_kept(
-    both: tuple[BehaviourStore, PostgresSnapshot], address: Address
+    both: tuple[BehaviourStore, PostgresSnapshot], address: Database
 ) -> None:
     store, snapshot = both
     before = snapshot.history("anna", LATER, limit=99)
@@ -105,7 +107,7 @@ def answers_of(snapshot: PostgresSnapshot) -> list[Any]:
         return connection.execute("FROM event").fetchall()
 
 
-def test_texts_are_kept(address: Address, tmp_path: Path) -> None:
+def test_texts_are_kept(address: Database, tmp_path: Path) -> None:
     rows = 'user_id,kind,at,product_id,query\nü,search,2025-05-01,,绿茶 "a" \\n\n'
     (tmp_path / "e.csv").write_text(rows + "ü,view,2025-05-01,p\0q,\n", encoding="utf-8")
     with BehaviourStore(tmp_path / "store") as store:
@@ -121,14 +123,14 @@ def test_texts_are_kept(address: Address, tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_leaves_what_was_there(
     both: tuple[BehaviourStore, PostgresSnapshot],
-    address: Address,
+    address: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, snapshot = both
     before, there = snapshot.count(), schemas(address)
     store.append([event("anna", 1, "cart", 9)])
     monkeypatch.setattr(
-        "retrieval.behaviour.postgres_snapshot._INDEXED", {"consent": "(no_such_column)"}
+        "retrieval.behaviour.postgres_snapshot._INDEXED", {"consent": ("(no_such_column)",)}
     )
     with pytest.raises(DataError, match=r"#Some shop: the snapshot cannot be written .*no_such"):
         write_postgres_snapshot(store, address)
@@ -136,7 +138,7 @@ def test_what_cannot_be_written_leaves_what_was_there(
 
 
 def test_it_is_read_only_and_needs_its_key(
-    both: tuple[BehaviourStore, PostgresSnapshot], server: PostgresServer, address: Address
+    both: tuple[BehaviourStore, PostgresSnapshot], server: PostgresServer, address: Database
 ) -> None:
     _, snapshot = both
     with pytest.raises(DataError, match="a snapshot is read-only"):
@@ -145,9 +147,9 @@ def test_it_is_read_only_and_needs_its_key(
     with pytest.raises(DataError, match="its pseudonyms were made with the key"):
         PostgresSnapshot(address, privacy=other)
     with pytest.raises(DataError, match="#none: holds no snapshot: run shelfwise behaviour"):
-        PostgresSnapshot(Address.of(f"{server.url}#none"))
-    with pytest.raises(StoreUnavailable, match=r"postgresql://nowhere/none#: it cannot be asked"):
-        PostgresSnapshot(Address.of("postgresql://me:hush@/none?host=nowhere"))
+        PostgresSnapshot(Database(f"{server.url}#none"))
+    with pytest.raises(StoreUnavailable, match=r"postgresql://nowhere/none#: cannot be read"):
+        PostgresSnapshot(Database("postgresql://me:hush@/none?host=nowhere"))
 
 
 def test_a_server_that_went_away_and_came_back(
@@ -163,7 +165,7 @@ def test_a_server_that_went_away_and_came_back(
     assert snapshot.history("anna", NOW, limit=9) == expected  # by another connection
     server.stop()
     try:
-        with pytest.raises(StoreUnavailable, match="it cannot be asked"):
+        with pytest.raises(StoreUnavailable, match="it does not answer"):
             snapshot.history("anna", NOW, limit=9)
         with pytest.raises(StoreUnavailable, match="could not be reached just now"):
             snapshot.history("anna", NOW, limit=9)
@@ -173,8 +175,115 @@ def test_a_server_that_went_away_and_came_back(
     assert snapshot.history("anna", NOW, limit=9) == expected
 
 
+def test_a_server_that_says_nothing_is_not_waited_for(
+    both: tuple[BehaviourStore, PostgresSnapshot],
+    server: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, snapshot = both
+    expected = snapshot.history("anna", NOW, limit=9)
+    monkeypatch.setattr("retrieval.behaviour.postgres_snapshot._LOOK_UP_SECONDS", 0.5)
+    server.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreUnavailable, match=r"has not answered within 0\.5 seconds"):
+            snapshot.history("anna", NOW, limit=9)
+    finally:
+        server.signal(signal.SIGCONT)
+    monkeypatch.setattr(snapshot._server, "_rests_until", 0.0)
+    assert snapshot.history("anna", NOW, limit=9) == expected
+
+
+def test_whoever_reads_all_of_it_holds_up_nobody(
+    both: tuple[BehaviourStore, PostgresSnapshot],
+    address: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, snapshot = both
+    monkeypatch.setattr("retrieval.behaviour.postgres_snapshot._DROP_TRIES", 2)
+    monkeypatch.setattr("retrieval.behaviour.postgres_snapshot._DROP_SECONDS", 1)
+    earlier = snapshot._shown
+    store.append([event("anna", 1, "cart", 9)])
+    with connected(address, "cannot be asked") as reader:
+        reader.execute(f'SELECT count(*) FROM "{earlier}".event')
+        assert reader.fetchall() == [(57,)]
+        with pytest.raises(DataError, match="the new snapshot is read from now on, but"):
+            write_postgres_snapshot(store, address)
+        assert snapshot.count() == 58
+    assert earlier in schemas(address)
+    done = write_postgres_snapshot(store, address)
+    assert sorted(schemas(address)) == sorted(["Some shop", done.generation])
+
+
+def test_a_reader_that_could_not_follow_follows_later(
+    both: tuple[BehaviourStore, PostgresSnapshot],
+    address: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, snapshot = both
+    expected = snapshot.history("anna", NOW, limit=9)
+    rotate(store, tmp_path / "store", PrivacySettings())
+    write_postgres_snapshot(store, address)
+    with monkeypatch.context() as failing:
+        failing.setattr(snapshot, "_pseudonyms_of", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            snapshot.history("anna", NOW, limit=9)
+    assert snapshot.history("anna", NOW, limit=9) == expected
+
+
+def test_who_may_use_the_schema_may_read(
+    both: tuple[BehaviourStore, PostgresSnapshot], server: PostgresServer, address: Database
+) -> None:
+    store, _ = both
+    with connected(address, "cannot be asked") as cursor:
+        cursor.execute("CREATE ROLE reader LOGIN")
+        cursor.execute('GRANT USAGE ON SCHEMA "Some shop" TO reader')
+    reader = Database(address.replace("//shop@", "//reader@"))
+    try:
+        with pytest.raises(DataError, match="permission denied"):
+            PostgresSnapshot(reader)
+        write_postgres_snapshot(store, address)
+        with PostgresSnapshot(reader) as snapshot:
+            assert snapshot.history("anna", NOW, limit=9) == store.history("anna", NOW, limit=9)
+            assert len(answers_of(snapshot)) == store.count()
+    finally:
+        with connected(address, "cannot be asked") as cursor:
+            cursor.execute("DROP OWNED BY reader")
+            cursor.execute("DROP ROLE reader")
+
+
+def test_before_the_first_import_there_are_no_profiles(
+    server: PostgresServer, address: Database, tmp_path: Path
+) -> None:
+    given = {"store.path": tmp_path / "store", "store.snapshot": f"{server.url}#Some shop"}
+    with ExitStack() as resources:
+        assert open_profiles(Settings.load(None, given), resources, tokenizer=Words()) is None
+
+
+def test_who_is_forgotten_while_the_database_is_away_is_told_of_it(
+    server: PostgresServer, address: Database, tmp_path: Path
+) -> None:
+    given = {"store.path": tmp_path / "store", "store.snapshot": f"{server.url}#Some shop"}
+    words = [f"--set={name}={value}" for name, value in given.items()]
+    with BehaviourStore(tmp_path / "store") as store:
+        fill(store)
+    CliRunner().invoke(app, ["behaviour", "snapshot", *words], catch_exceptions=False)
+    server.stop()
+    try:
+        with pytest.raises(StoreUnavailable, match=r"is changed, but .*run shelfwise behaviour"):
+            raise CliRunner().invoke(app, ["privacy", "forget", "anna", *words]).exception or (
+                AssertionError
+            )
+    finally:
+        server.start()
+    with PostgresSnapshot(address) as snapshot:
+        assert len(snapshot.history("anna", LATER, limit=99)) > 0
+        CliRunner().invoke(app, ["behaviour", "snapshot", *words], catch_exceptions=False)
+        assert snapshot.history("anna", LATER, limit=99) == []
+
+
 def test_a_search_goes_on_without_the_shopper_while_the_database_is_away(
-    server: PostgresServer, address: Address, seed_store: Path, model: EmbeddedModel
+    server: PostgresServer, address: Database, seed_store: Path, model: EmbeddedModel
 ) -> None:
     given = {"store.path": seed_store, "store.snapshot": f"{server.url}#Some shop"}
     settings = Settings.load(None, given)
@@ -187,18 +296,20 @@ def test_a_search_goes_on_without_the_shopper_while_the_database_is_away(
         try:
             away = shelf.search(drawing)
             recommended = shelf.search(drawing.model_copy(update={"query": None}))
+            nobody = {"query": None, "user_id": None}
+            anonymous = shelf.search(drawing.model_copy(update=nobody))
         finally:
             server.start()
-    for result in (away, recommended):
+    for result in (away, recommended, anonymous):
         assert not result.personalised
-        (issue,) = (each for each in result.issues if each.code == "profile_unavailable")
-        assert "postgresql://" in issue.detail
+        assert [each.code for each in result.issues].count("profile_unavailable") == 1
+        assert str(server.url) not in result.model_dump_json()
         products = {item.product.product_id for item in result.items}
         assert products == {item.product.product_id for item in there.items}
     assert away.outcome == there.outcome
 
 
-def test_the_commands_keep_it_up_to_date(address: Address, tmp_path: Path) -> None:
+def test_the_commands_keep_it_up_to_date(address: Database, tmp_path: Path) -> None:
     given = {"store.path": tmp_path / "store", "store.snapshot": f"{address.url}#Some shop"}
     settings = Settings.load(None, given)
     words = [f"--set={name}={value}" for name, value in given.items()]
@@ -234,10 +345,19 @@ def test_the_commands_keep_it_up_to_date(address: Address, tmp_path: Path) -> No
 
 
 def test_the_password_is_not_for_the_settings() -> None:
-    with pytest.raises((ConfigError, ValidationError), match=r"PGPASSWORD or ~/\.pgpass"):
-        Settings.load(None, {"store.snapshot": "postgresql://me:hush@host/shop"})
+    for address, reason in (
+        ("postgresql://me:hush@host/shop", r"PGPASSWORD or ~/\.pgpass"),
+        ("POSTGRESQL://me:hush@host/shop", r"PGPASSWORD or ~/\.pgpass"),
+        ("postgresql://host/shop?user=me&password=hush", r"PGPASSWORD or ~/\.pgpass"),
+        ("postgresql://me:12#hush@host/shop", "write # as %23"),
+        ("postgresql://me:hu#sh@host/shop", "write # as %23"),
+    ):
+        with pytest.raises(ConfigError, match=reason) as refused:
+            Settings.load(None, {"store.snapshot": address})
+        assert not any(part in str(refused.value) for part in ("hush", "hu#sh", "12#"))
     settings = Settings.load(None, {"store.snapshot": "postgresql://me@host/shop#a"})
-    assert settings.store.snapshot == "postgresql://me@host/shop#a"
+    assert isinstance(settings.store.snapshot, Database)
+    assert settings.store.snapshot.name == "postgresql://host/shop#a"
     assert Settings.load(None, {"store.snapshot": "some/folder"}).store.snapshot == Path(
         "some/folder"
     )

@@ -7,6 +7,7 @@ from reranker.settings.behaviour import (
     ProfileSettings,
     Purpose,
 )
+from reranker.settings.database import Database
 from reranker.settings.ranking import (
     FusionSettings,
     ModelSettings,
@@ -22,6 +23,7 @@ __all__ = [
     "CONFIG_FILE",
     "ENV_PREFIX",
     "CleaningSettings",
+    "Database",
     "EvaluationSettings",
     "FusionSettings",
     "LabelSettings",

@@ -2,30 +2,31 @@
 
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, InstanceOf
 from pydantic_settings import NoDecode
 
+from reranker.settings.database import Database
 from reranker.settings.section import Section, split_text
 
 
 def _folder_or_database(value: Any) -> Any:
-    """Keep the address of a database as it is; of anything else make a path."""
-    if not isinstance(value, str):
+    """Take the address of a database apart; of any other text make a path."""
+    if not Database.is_meant(value):
         return value
-    if not value.startswith(("postgresql://", "postgres://")):
-        return Path(value)
-    if urlsplit(value).password:
+    database = Database(value)
+    if database.holds_password:
         raise ValueError("leave the password to PGPASSWORD or ~/.pgpass: settings are shown")
-    return value
+    return database
 
 
 class StoreSettings(Section):
     """Where the shop's data lies."""
 
     path: Path = Field(Path("shelfwise-data"), description="folder of catalogue, index, behaviour")
-    snapshot: Annotated[Path | str | None, BeforeValidator(_folder_or_database)] = Field(
+    snapshot: Annotated[
+        Path | InstanceOf[Database] | None, BeforeValidator(_folder_or_database)
+    ] = Field(
         None,
         description="folder of Parquet files, or postgresql://USER@HOST/DATABASE#SCHEMA, that "
         "searches, profiles and labels read behaviour from, so that imports need not stop them; "

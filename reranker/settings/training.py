@@ -75,7 +75,9 @@ class TrainingSettings(Section):
         "again in the beginning",
     )
     alpha: Annotated[float, Field(gt=0)] = Field(
-        32.0, description="products of the matrices are scaled by alpha / rank"
+        32.0,
+        description="products of the matrices are scaled by alpha / rank, of AdaLoRA's by their "
+        "rank in the beginning",
     )
     rank_stabilised: bool = Field(False, description="scale by alpha / sqrt(rank) (rsLoRA)")
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="highest, of AdamW")

@@ -27,6 +27,7 @@ from reranker.settings.behaviour import (
     PrivacySettings,
     ProfileSettings,
 )
+from reranker.settings.database import without_credentials
 from reranker.settings.ranking import (
     FusionSettings,
     ModelSettings,
@@ -173,6 +174,7 @@ def _explain(error: ValidationError, layers: list[tuple[Origin, dict[str, Any]]]
             known = ", ".join(leaf for leaf, _ in flatten(Settings().model_dump()))
             lines.append(f"setting {name} ({origin}): unknown; the settings are {known}")
         else:
-            given = "" if name in _SECRETS else f", not {problem['input']!r}"
+            shown = without_credentials(repr(problem["input"]))
+            given = "" if name in _SECRETS else f", not {shown}"
             lines.append(f"setting {name} ({origin}): {problem['msg']}{given}")
     return "\n".join(lines)

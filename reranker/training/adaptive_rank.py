@@ -41,9 +41,16 @@ def adaptive_config(settings: TrainingSettings, **common: Any) -> AdaLoraConfig:
     """Return peft's configuration, by which each layer has ``settings.rank`` on average in the end.
 
     Raises:
-        ConfigError: there are too few steps to tell what each layer needs.
+        ConfigError: there are too few steps to tell what each layer needs, or a setting makes no
+            sense with it.
     """
     steps = steps_of(settings)
+    for name in ("rank_stabilised", "patience"):
+        if getattr(settings, name):
+            raise ConfigError(
+                f"training.{name}: does not go with training.method = adalora, whose scale and "
+                "steps are fixed: leave it out"
+            )
     if steps < _FEWEST_STEPS:
         raise ConfigError(
             f"training.method = adalora takes {_FEWEST_STEPS} steps at least, and "
@@ -65,7 +72,6 @@ class AdaptiveRank:
 
     def __init__(self, wrapped: Any, adapter: str) -> None:
         """Take a `peft.PeftModel` with AdaLoRA layers, and the name of its adapter."""
-        self._model = wrapped.base_model.model
         self._tuner = wrapped.base_model
         self._config: AdaLoraConfig = wrapped.peft_config[adapter]
         self._adapter = adapter
@@ -85,13 +91,19 @@ class AdaptiveRank:
     def after_step(self, step: int) -> None:
         """Take in the gradients of a step, counted from 1, and take ranks away that matter least.
 
-        Those that are gone at the end of the budget's fall stay away.
+        Those that are gone when the budget has fallen stay away.
         """
-        total = self._config.total_step or 0
         self._tuner.update_and_allocate(step)
-        kept = self._config.rank_pattern
-        if kept and step > total - self._config.tfinal:
-            self._tuner.rankallocator.mask_using_rank_pattern(self._model, kept)
+
+    def is_settled(self, step: int) -> bool:
+        """Tell whether the budget has fallen by a step, so that what is saved keeps to it."""
+        return step >= (self._config.total_step or 0) - self._config.tfinal
+
+    def constrain(self, values: Mapping[str, Tensor]) -> None:
+        """Take the ranks that are gone from other values of the parameters, such as an average."""
+        for name, kept in (self._config.rank_pattern or {}).items():
+            value = values[f"base_model.model.{name}"]
+            value.masked_fill_(~torch.tensor(kept, device=value.device).view(-1, 1), 0.0)
 
     def state(self) -> dict[str, Tensor]:
         """Return what the budget remembers, by name."""

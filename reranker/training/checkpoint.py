@@ -43,7 +43,7 @@ class Checkpoint(Value):
         average: of the trained parameters over the latest steps.
         best: validation so far.
         best_weights: trained parameters at the best validation.
-        method: what the method remembers besides the weights.
+        method_state: what the method remembers besides the weights.
         seconds: of computing so far.
         tokens: learnt from so far.
     """
@@ -55,7 +55,7 @@ class Checkpoint(Value):
     average: dict[str, Tensor]
     best: Best
     best_weights: dict[str, Tensor]
-    method: dict[str, Tensor] = Field(default_factory=dict)
+    method_state: dict[str, Tensor] = Field(default_factory=dict)
     seconds: float
     tokens: int
 

@@ -163,6 +163,7 @@ class Trainer:
         self.step += 1
         self.network.after_step(self.step)
         self._average.update(self.step)
+        self.network.constrain(self._average.values)
         seconds = time.monotonic() - started
         self.seconds += seconds
         self.tokens += tokens
@@ -224,6 +225,8 @@ class Trainer:
             measures = self.measure(self._validation, progress)
             values = {**measures, "seen": self.step * self._settings.batch}
             self._note("validation", {**values, "seconds": self.seconds})
+            if self.step and not self.network.is_settled(self.step):
+                return
             if measures[MEASURE] > self.best.value:
                 self.best = Best(value=measures[MEASURE], step=self.step)
                 self.best_weights = self.network.state()
@@ -256,7 +259,7 @@ class Trainer:
             average=self._average.values,
             best=self.best,
             best_weights=self.best_weights,
-            method=self.network.method_state(),
+            method_state=self.network.method_state(),
             seconds=self.seconds,
             tokens=self.tokens,
         )
@@ -265,6 +268,6 @@ class Trainer:
         self.step, self.seconds, self.tokens = found.step, found.seconds, found.tokens
         self.best, self.best_weights = found.best, found.best_weights
         self.network.restore(found.weights)
-        self.network.restore_method(found.method)
+        self.network.restore_method(found.method_state)
         self._average.restore(found.average)
         self._optimizer.load_state_dict(found.optimizer)

@@ -63,6 +63,7 @@ class TunedNetwork:
             lean: compute an adapter's layers, and on a processor attention, in leaner ways.
 
         Raises:
+            ConfigError: the settings do not go with their method.
             ModelUnavailable: the model cannot be loaded.
         """
         base: Any = load_causal_model(folder, dtype)
@@ -114,6 +115,15 @@ class TunedNetwork:
         """Let the method take in the gradients of a step, counted from 1, after the optimizer."""
         if self._ranks is not None:
             self._ranks.after_step(step)
+
+    def is_settled(self, step: int) -> bool:
+        """Tell whether what is trained has its final form after a step, and can be saved."""
+        return self._ranks is None or self._ranks.is_settled(step)
+
+    def constrain(self, values: dict[str, Tensor]) -> None:
+        """Give other values of the trained parameters, such as an average, the present form."""
+        if self._ranks is not None:
+            self._ranks.constrain(values)
 
     def method_state(self) -> dict[str, Tensor]:
         """Return what the method remembers besides the parameters, by name."""
@@ -200,8 +210,8 @@ class TunedNetwork:
             state = {_trained_name(name): tensor for name, tensor in saved.items()}
         trained = self.trained
         if {n: t.shape for n, t in state.items()} != {n: p.shape for n, p in trained.items()}:
-            message = f"{folder}: the adapter has another rank than training.rank: set the same"
-            raise ConfigError(message)
+            rank = read_config(folder).r
+            raise ConfigError(f"{folder}: the adapter has another rank: set training.rank = {rank}")
         self.restore(state)
         return card.weights_sha256
 
@@ -214,7 +224,7 @@ class TunedNetwork:
             method = "dora" if own.use_dora else "lora"
         if told.method != method:
             raise ConfigError(
-                f"{folder}: it was tuned by another method: set training.method = {told.method}"
+                f"{folder}: it is saved as another method's: set training.method = {told.method}"
             )
         if own is not None and (told.lora_alpha, told.use_rslora) != (
             own.lora_alpha,

@@ -234,8 +234,10 @@ class TuningRun:
     def _plan(self, weights: Sequence[float]) -> str:
         """Return the identity of all that a training must not change on the way."""
         training = self._settings.training.model_dump(mode="json", exclude_defaults=True)
+        adaptive = self._settings.training.method == "adalora"  # when ranks go is planned by them
+        free = set(_FREE) - {"lists"} if adaptive else _FREE
         plan = {
-            "training": {name: value for name, value in training.items() if name not in _FREE},
+            "training": {name: value for name, value in training.items() if name not in free},
             "base": self.network.fingerprint,
             "sources": [one.card.model_dump(mode="json") for one in self.lists],
             "weights": list(weights),

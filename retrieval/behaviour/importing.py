@@ -20,7 +20,7 @@ from pydantic import Field
 from reranker.errors import DataError
 from reranker.ports import Progress
 from reranker.schema import Value
-from reranker.settings import CleaningSettings
+from reranker.settings import CleaningSettings, Database
 from retrieval.behaviour.checks import (
     NOMINEE,
     Finding,
@@ -33,7 +33,6 @@ from retrieval.behaviour.checks import (
 from retrieval.behaviour.cleaning import incoming, native_requests, queries, user_ids
 from retrieval.behaviour.event_files import MALFORMED_DDL, EventFile, prepare, unreadable
 from retrieval.behaviour.identities import learn, protected
-from retrieval.behaviour.postgres import is_database
 from retrieval.behaviour.postgres_table import Table
 from retrieval.behaviour.pseudonyms import Pseudonyms
 from retrieval.behaviour.quarantine import counts, first_rejected, quarantine, too_many
@@ -153,8 +152,8 @@ def import_files(
 
 
 def _found(paths: Sequence[Path | str]) -> list[Path | Table]:
-    tables = [Table.of(str(path)) for path in paths if is_database(path)]
-    files = [path for path in paths if not is_database(path)]
+    tables = [Table.of(str(path)) for path in paths if Database.is_meant(path)]
+    files = [path for path in paths if not Database.is_meant(path)]
     return [*tables, *(expand(files, EVENT_SUFFIXES) if files or not tables else ())]
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL through ADBC: addresses without passwords in messages, and connections.
+"""PostgreSQL through ADBC: connections, what is asked over them, and what their errors mean.
 
 The password stays where libpq looks for it (``PGPASSWORD``, ``~/.pgpass``, a service file), or in
 the URL, and is in no message.
@@ -7,140 +7,149 @@ the URL, and is in no message.
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
 
 from reranker.errors import ConfigError, DataError, StoreUnavailable
+from reranker.settings import Database
 
-_SCHEMES = ("postgresql://", "postgres://")
-_CONNECT_SECONDS = 5
-_STATEMENT_SECONDS = 10
+_LIMITS = {
+    "connect_timeout": 3,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""libpq's: a host that is silent is given up, also by whoever waits for rows."""
 _REST_SECONDS = 3.0
-"""After a failure nobody waits for the server again so soon."""
+"""After the database could not be reached nobody waits for it again so soon."""
 
 _Answer = TypeVar("_Answer")
+Question = Callable[[Any], _Answer]
+"""Is given a cursor, in a transaction of which nothing is kept."""
 
 
-def is_database(text: object) -> bool:
-    """Tell whether something is a text that names a database, not a file."""
-    return isinstance(text, str) and text.startswith(_SCHEMES)
+@contextmanager
+def connected(database: Database, failure: str) -> Iterator[Any]:
+    """Lend a cursor whose work is kept as a whole or not at all.
 
+    Args:
+        database: to connect to.
+        failure: what a message says: that something cannot be read, or written.
 
-@dataclass(frozen=True)
-class Address:
-    """A database, and what is named of it behind ``#``.
-
-    Attributes:
-        url: of the database, as libpq takes it.
-        within: a schema, or a table; empty: nothing was named.
-        name: for messages; nobody's account or password is in it.
+    Raises:
+        ConfigError: the driver is not installed.
+        StoreUnavailable: the database cannot be reached, or went away.
+        DataError: it does not do what it is asked for.
     """
+    driver = _Driver(database)
+    try:
+        with driver.connect() as connection, connection.cursor() as cursor:
+            yield cursor
+            connection.commit()
+    except driver.errors.Error as error:
+        raise driver.meaning(error, failure) from error
 
-    url: str = field(repr=False)
-    within: str
-    name: str
 
-    @classmethod
-    def of(cls, text: str) -> "Address":
-        """Return the address of ``postgresql://USER@HOST/DATABASE#WITHIN``."""
-        url, _, within = text.partition("#")
-        parts = urlsplit(url)
-        host = parts.hostname or "".join(parse_qs(parts.query).get("host", [])) or "localhost"
-        port = f":{parts.port}" if parts.port else ""
-        return cls(url, within, f"postgresql://{host}{port}{parts.path}#{within}")
+class _Driver:
+    """ADBC, if it is installed."""
 
-    @contextmanager
-    def connected(self, failure: str) -> Iterator[Any]:
-        """Lend a cursor whose work is kept as a whole or not at all.
-
-        Args:
-            failure: what a message says: that something cannot be read, or written.
-
-        Raises:
-            ConfigError: the driver is not installed.
-            DataError: the database does not do what it is asked for.
-        """
-        dbapi, error_type = self._driver()
+    def __init__(self, database: Database) -> None:
         try:
-            with dbapi.connect(self.url) as connection, connection.cursor() as cursor:
-                yield cursor
-                connection.commit()
-        except error_type as error:
-            raise DataError(f"{self.name}: {failure} ({first_line(error)})") from error
-
-    def connect(self) -> Any:
-        """Return a connection for short questions, each a transaction of its own.
-
-        Raises:
-            ConfigError: the driver is not installed.
-            adbc_driver_manager.Error: the database cannot be reached.
-        """
-        dbapi, _ = self._driver()
-        mark = "&" if urlsplit(self.url).query else "?"
-        limited = (
-            "" if "connect_timeout" in self.url else f"{mark}connect_timeout={_CONNECT_SECONDS}"
-        )
-        connection = dbapi.connect(f"{self.url}{limited}", autocommit=True)
-        with connection.cursor() as cursor:
-            cursor.execute(f"SET statement_timeout = '{_STATEMENT_SECONDS}s'")
-        return connection
-
-    def _driver(self) -> tuple[Any, type[Exception]]:
-        try:
-            from adbc_driver_manager import Error
+            import adbc_driver_manager
             from adbc_driver_postgresql import dbapi
         except ImportError as error:
             raise ConfigError(
-                f"{self.name}: reading PostgreSQL needs its driver: "
+                f"{database.name}: reading PostgreSQL needs its driver: "
                 "uv pip install 'shelfwise[postgres]'"
             ) from error
-        return dbapi, Error
+        self.errors: Any = adbc_driver_manager
+        self._dbapi: Any = dbapi
+        self._database = database
+
+    def connect(self) -> Any:
+        url = self._database.url
+        added = "&".join(f"{name}={value}" for name, value in _LIMITS.items() if name not in url)
+        return self._dbapi.connect(f"{url}{'&' if '?' in url else '?'}{added}")
+
+    def meaning(self, error: Exception, failure: str) -> DataError:
+        """Return what is to be raised in place of a driver's error."""
+        kind = StoreUnavailable if isinstance(error, self.errors.OperationalError) else DataError
+        first = str(error).partition("\n")[0]
+        return kind(f"{self._database.name}: {failure} ({first})")
 
 
 class Connections:
     """Connections to one database that are used again. Thread-safe."""
 
-    def __init__(self, address: Address) -> None:
-        """Take the address; nobody is asked yet."""
-        self._address = address
+    def __init__(self, database: Database) -> None:
+        """Take the address; nobody is asked yet.
+
+        Raises:
+            ConfigError: the driver is not installed.
+        """
+        self._driver = _Driver(database)
+        self._name = database.name
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._closed = False
         self._rests_until = 0.0
 
-    def ask(self, question: Callable[[Any], _Answer]) -> _Answer:
-        """Return the answer to a question, which is put again once over a fresh connection.
+    def ask(self, question: Question[_Answer], *, seconds: float) -> _Answer:
+        """Return the answer to a question, put again where an idle connection turned out dead.
 
         Args:
-            question: is given a cursor.
+            question: what to ask.
+            seconds: after which nobody waits any more, whatever the network does.
 
         Raises:
-            ConfigError: the driver is not installed.
-            StoreUnavailable: the database cannot be reached, or does not answer.
+            StoreUnavailable: the database cannot be reached, or does not answer in time.
+            DataError: it refuses the question.
         """
-        from adbc_driver_manager import Error
-
         if time.monotonic() < self._rests_until:
-            raise StoreUnavailable(f"{self._address.name}: it could not be reached just now")
+            raise StoreUnavailable(f"{self._name}: it could not be reached just now")
+        answer: Future[_Answer] = Future()
+        # A thread that waits for a dead peer cannot be stopped, only left alone.
+        threading.Thread(target=self._answer, args=(answer, question), daemon=True).start()
         try:
-            try:
-                return self._ask(self._taken(), question)
-            except Error:
-                self._drop()  # the server may have been started anew
-                return self._ask(self._address.connect(), question)
-        except Error as error:
+            return answer.result(timeout=seconds)
+        except self._driver.errors.OperationalError as error:
             self._rests_until = time.monotonic() + _REST_SECONDS
-            message = f"{self._address.name}: it cannot be asked ({first_line(error)})"
+            raise self._driver.meaning(error, "it does not answer") from error
+        except self._driver.errors.Error as error:
+            raise self._driver.meaning(error, "it refuses to answer") from error
+        except TimeoutError as error:
+            answer.cancel()
+            self._rests_until = time.monotonic() + max(_REST_SECONDS, 2 * seconds)
+            message = f"{self._name}: it has not answered within {seconds:g} seconds"
             raise StoreUnavailable(message) from error
 
-    def _ask(self, connection: Any, question: Callable[[Any], _Answer]) -> _Answer:
+    def _answer(self, answer: "Future[_Answer]", question: Question[_Answer]) -> None:
+        try:
+            idle = self._taken()
+            try:
+                found = self._ask(idle or self._driver.connect(), question)
+            except self._driver.errors.OperationalError:
+                if idle is None:
+                    raise
+                self._drop()  # the server may have been started anew
+                found = self._ask(self._driver.connect(), question)
+        except BaseException as error:
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(error)
+            return
+        if answer.set_running_or_notify_cancel():
+            answer.set_result(found)
+
+    def _ask(self, connection: Any, question: Question[_Answer]) -> _Answer:
         try:
             with connection.cursor() as cursor:
                 answer = question(cursor)
+            connection.rollback()
         except BaseException:
-            connection.close()
+            with suppress(self._driver.errors.Error):
+                connection.close()
             raise
         with self._lock:
             if not self._closed:
@@ -151,22 +160,16 @@ class Connections:
 
     def _taken(self) -> Any:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return self._address.connect()
+            return self._idle.pop() if self._idle else None
 
     def _drop(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
-            connection.close()
+            with suppress(self._driver.errors.Error):
+                connection.close()
 
     def close(self) -> None:
         """Let go of the database."""
         self._closed = True
         self._drop()
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
-    return str(error).partition("\n")[0]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reranker.errors import ConfigError
-from retrieval.behaviour.postgres import Address
+from reranker.settings import Database
+from retrieval.behaviour.postgres import connected
 from retrieval.event_formats.sql import quoted
 
 if TYPE_CHECKING:
@@ -24,33 +25,32 @@ _AS_THEY_ARE = frozenset(
 
 @dataclass(frozen=True)
 class Table:
-    """A table or view with events.
+    """A table or view with events."""
 
-    Attributes:
-        address: of it.
-    """
-
-    address: Address
+    database: Database
 
     @classmethod
     def of(cls, text: str) -> "Table":
         """Return the table of ``postgresql://USER@HOST/DATABASE#SCHEMA.TABLE``.
 
         Raises:
-            ConfigError: no table is named.
+            ConfigError: this is no such address, or no table is named.
         """
-        address = Address.of(text)
-        if not address.within:
+        try:
+            database = Database(text)
+        except ValueError as error:
+            raise ConfigError(f"the address of a table of PostgreSQL: {error}") from error
+        if not database.within:
             raise ConfigError(
-                f"{address.name}: which table or view? write it behind the database: "
-                f"{address.name}events"
+                f"{database.name}: which table or view? write it behind the database: "
+                f"{database.name}events"
             )
-        return cls(address)
+        return cls(database)
 
     @property
     def name(self) -> str:
         """For messages, and for the quarantine."""
-        return self.address.name
+        return self.database.name
 
     def fetch(self, target: Path) -> None:
         """Write all rows to a Parquet file, a few megabytes of them in memory at a time.
@@ -61,8 +61,8 @@ class Table:
         """
         import pyarrow.parquet as pq
 
-        table = ".".join(map(quoted, self.address.within.split(".")))
-        with self.address.connected("cannot be read") as cursor:
+        table = ".".join(map(quoted, self.database.within.split(".")))
+        with connected(self.database, "cannot be read") as cursor:
             cursor.execute(f"SELECT * FROM {table} LIMIT 0")
             columns = ", ".join(map(_column, cursor.fetch_record_batch().schema))
             cursor.execute(f"SELECT {columns} FROM {table}")

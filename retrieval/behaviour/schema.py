@@ -65,12 +65,10 @@ def past(purpose: Purpose, default: Collection[Purpose], events: str = "event") 
         default: the purposes that a shopper without a record consents to.
         events: relation of the events.
     """
-    said = "SELECT shopper FROM consent WHERE purpose"
-    if purpose in default:
-        allowed = f"shopper NOT IN ({said} = {literal(purpose)} AND NOT granted)"
-    else:
-        allowed = f"shopper IN ({said} = {literal(purpose)} AND granted)"
-    return f'(SELECT * FROM {events} WHERE "at" < $as_of AND {allowed})'
+    said = f"""EXISTS (SELECT 1 FROM consent AS said WHERE said.shopper = e.shopper
+        AND said.purpose = {literal(purpose)} AND"""
+    allowed = f"NOT {said} NOT said.granted)" if purpose in default else f"{said} said.granted)"
+    return f'(SELECT * FROM {events} AS e WHERE "at" < $as_of AND {allowed})'
 
 
 def history(past: str) -> str:

@@ -191,6 +191,7 @@ class BehaviourSnapshot(BehaviourStore):
             raise DataError(f"{self._folder}: {NO_SNAPSHOT}") from error
 
     def _show(self, connection: duckdb.DuckDBPyConnection, generation: str) -> None:
+        connection.execute("BEGIN")  # no question meets tables of two generations
         for name in TABLES:
             rows = self._rows_of(generation, name, "*")
             kind = "TABLE" if name in _REMEMBERED else "VIEW"
@@ -198,6 +199,7 @@ class BehaviourSnapshot(BehaviourStore):
         for part in _PARTS:
             rows = self._rows_of(generation, "event", part)
             connection.execute(f"CREATE OR REPLACE VIEW event_{part} AS {rows}")
+        connection.execute("COMMIT")
         self._shown = generation
 
     def _rows_of(self, generation: str, table: str, part: str) -> str:
