@@ -13,6 +13,8 @@ from reranker.listwise import Judgement
 from reranker.schema import Candidate, RankedItem, UserProfile
 from reranker.settings import FusionSettings
 
+Stage = Literal["model", "recall", "interest"]
+
 
 class _Known(NamedTuple):
     """A candidate and the profile's interest in it; None without a profile."""
@@ -27,6 +29,11 @@ class _Evidence(NamedTuple):
     llm_logprob: float | None
     llm_rank: int | None
     llm_reason: str | None
+
+
+class _Placed(NamedTuple):
+    score: float
+    by: Stage
 
 
 class Blend:
@@ -52,8 +59,8 @@ class Blend:
             for each in candidates
         ]
         ordered = sorted(
-            zip(self._fallback_scores(known), known, strict=True),
-            key=lambda pair: (-pair[0], pair[1].candidate.recall_rank),
+            zip(self._fallback(known), known, strict=True),
+            key=lambda pair: (-pair[0].score, pair[1].candidate.recall_rank),
         )
         self._known = [each for _, each in ordered]
         self.candidates = tuple(each.candidate for each in self._known)
@@ -72,42 +79,48 @@ class Blend:
         unseen = [item for item in evidence if item.llm_rank is None]
         # Those that the model saw come first, whatever the weights.
         base = 1.0 if unseen else 0.0
-        fallback = self._fallback_scores([item.known for item in unseen])
-        ranked = _best_first(seen, [base + score for score in self._model_scores(seen)])
-        ranked += _best_first(unseen, fallback)
+        judged = [each._replace(score=base + each.score) for each in self._judged(seen)]
+        ranked = _best_first(seen, judged)
+        ranked += _best_first(unseen, self._fallback([item.known for item in unseen]))
         return tuple(
-            _ranked_item(item, score, rank, len(seen), placed_by=_placed_by(item, self._weights))
-            for rank, (score, item) in enumerate(ranked, start=1)
+            _ranked_item(item, placed, rank, len(seen))
+            for rank, (placed, item) in enumerate(ranked, start=1)
         )
 
-    def _fallback_scores(self, known: Sequence[_Known]) -> list[float]:
+    def _fallback(self, known: Sequence[_Known]) -> list[_Placed]:
         recall = _borda([each.candidate.recall_rank for each in known])
         share = self._weights.fallback_interest
         return [
-            _mean((1.0, place), (share, each.interest))
+            _blended({"recall": (1.0, place), "interest": (share, each.interest)})
             for each, place in zip(known, recall, strict=True)
         ]
 
-    def _model_scores(self, seen: Sequence[_Evidence]) -> list[float]:
+    def _judged(self, seen: Sequence[_Evidence]) -> list[_Placed]:
         recall = _borda([item.known.candidate.recall_rank for item in seen])
         model = _borda([item.llm_rank or 0 for item in seen])
         weights = self._weights
         return [
-            _mean(
-                (weights.model, judged), (weights.recall, found), (weights.interest, known.interest)
+            _blended(
+                {
+                    "model": (weights.model, judged),
+                    "recall": (weights.recall, found),
+                    "interest": (weights.interest, item.known.interest),
+                }
             )
-            for (known, *_), judged, found in zip(seen, model, recall, strict=True)
+            for item, judged, found in zip(seen, model, recall, strict=True)
         ]
 
 
-def _mean(*weighted: tuple[float, float | None]) -> float:
-    """Return the weighted mean of the values that are known; 0 if none has a weight."""
-    total = blended = 0.0
-    for weight, value in weighted:
-        if value is not None:
-            total += weight
-            blended += weight * value
-    return blended / total if total else 0.0
+def _blended(stages: dict[Stage, tuple[float, float | None]]) -> _Placed:
+    """Return the weighted mean of what is known, and the stage that gives most of it.
+
+    The mean is 0 if nothing has a weight; of equal stages the first counts.
+    """
+    known = {name: (weight, value) for name, (weight, value) in stages.items() if value is not None}
+    total = sum(weight for weight, _ in known.values())
+    parts = {name: weight * value for name, (weight, value) in known.items()}
+    placed_by = max(parts, key=lambda name: (parts[name], known[name][0]))
+    return _Placed(sum(parts.values()) / total if total else 0.0, placed_by)
 
 
 def _borda(ranks: Sequence[int]) -> list[float]:
@@ -120,31 +133,15 @@ def _borda(ranks: Sequence[int]) -> list[float]:
 
 
 def _best_first(
-    items: Sequence[_Evidence], scores: Sequence[float]
-) -> list[tuple[float, _Evidence]]:
+    items: Sequence[_Evidence], placed: Sequence[_Placed]
+) -> list[tuple[_Placed, _Evidence]]:
     return sorted(
-        zip(scores, items, strict=True),
-        key=lambda pair: (-pair[0], pair[1].known.candidate.recall_rank),
+        zip(placed, items, strict=True),
+        key=lambda pair: (-pair[0].score, pair[1].known.candidate.recall_rank),
     )
 
 
-def _placed_by(item: _Evidence, weights: FusionSettings) -> Literal["model", "recall", "interest"]:
-    """Return the stage that weighs most in an item's place."""
-    if item.llm_rank is None:
-        return "interest" if item.known.interest and weights.fallback_interest > 1 else "recall"
-    if weights.model and weights.model >= max(weights.recall, weights.interest):
-        return "model"
-    return "interest" if item.known.interest and weights.interest > weights.recall else "recall"
-
-
-def _ranked_item(
-    item: _Evidence,
-    score: float,
-    rank: int,
-    seen: int,
-    *,
-    placed_by: Literal["model", "recall", "interest"],
-) -> RankedItem:
+def _ranked_item(item: _Evidence, placed: _Placed, rank: int, seen: int) -> RankedItem:
     candidate, interest, facts = item.known
     if item.llm_rank is not None:
         said = f", “{item.llm_reason}”" if item.llm_reason else ""
@@ -155,7 +152,7 @@ def _ranked_item(
     return RankedItem(
         product=candidate.product,
         rank=rank,
-        score=score,
+        score=placed.score,
         recall_rank=candidate.recall_rank,
         recall_score=candidate.recall_score,
         dense_rank=candidate.dense_rank,
@@ -165,7 +162,7 @@ def _ranked_item(
         llm_reason=item.llm_reason,
         interest=interest,
         facts=facts,
-        placed_by=placed_by,
+        placed_by=placed.by,
         reason="; ".join(parts),
     )
 

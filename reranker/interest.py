@@ -31,6 +31,9 @@ class Interest:
             repeat.product_id: _repeat_signal(repeat, profile)
             for repeat in profile.repeat_purchases
         }
+        self._purchases = profile.purchases
+        bought = sum(profile.purchases.values())
+        self._again = 1 - len(profile.purchases) / bought if bought else 0.0
         self._returned = frozenset(item.product_id for item in profile.returned_items)
         self._recent = {item.product_id: item.kind for item in profile.recent_items}
         self._brands = _by_name(profile.affinities, "brand")
@@ -45,13 +48,17 @@ class Interest:
         and none alone is certain. Repeat purchases give ``0.9 * n / (n + 1)`` for n purchases, of
         that 0.8 while it is too early to buy again and 0.4 when the rhythm has ended; a recently
         touched product gives 0.5, category and brand half of their share of the shopper's
-        behaviour. What was sent back is of no interest.
+        behaviour. What was bought once counts as half a repeat purchase does, as far as the shopper
+        buys things again: times the share of the purchases that were of products bought before.
+        What was sent back is of no interest.
         """
         if product.product_id in self._returned:
             return 0.0, ("sent back",)
         signals: list[tuple[float, str]] = []
         if repeat := self._repeats.get(product.product_id):
             signals.append(repeat)
+        elif bought := self._purchases.get(product.product_id):
+            signals.append(self._bought(bought))
         if kind := self._recent.get(product.product_id):
             signals.append((_TOUCHED_LATELY, f"lately: {kind}"))
         if affinity := self._narrowest(product.category):
@@ -61,6 +68,12 @@ class Interest:
         signals.sort(key=lambda signal: -signal[0])
         missing = math.prod(1 - strength for strength, _ in signals)
         return 1 - missing, tuple(fact for _, fact in signals)
+
+    def _bought(self, times: int) -> tuple[float, str]:
+        """Return the signal of a product that is not among the repeat purchases named."""
+        if times > 1:
+            return _BOUGHT_AGAIN * times / (times + 1), f"bought {times} times"
+        return _BOUGHT_AGAIN / 2 * self._again, "bought once"
 
     def _narrowest(self, category: str | None) -> Affinity | None:
         """Return the affinity to the narrowest category around; more would count twice."""

@@ -56,6 +56,22 @@ def test_each_signal(fields: dict[str, object], value: float, fact: str) -> None
     assert of(**fields) == (pytest.approx(value), (fact,))
 
 
+def test_what_was_bought_counts_even_if_the_profile_does_not_name_it() -> None:
+    """Once: as far as the shopper buys things again; here 3 of 8 purchases were repeats."""
+    purchases = {"1": 3, "5": 2, "6": 1, "7": 1, "8": 1}
+    interest = Interest(PROFILE.model_copy(update={"purchases": purchases}))
+
+    def of_product(product_id: str) -> tuple[float, tuple[str, ...]]:
+        return interest.of(Product(product_id=product_id, title="x"))
+
+    assert of_product("1") == of(product_id="1")  # named: with its rhythm
+    assert of_product("5") == (pytest.approx(0.9 * 2 / 3), ("bought 2 times",))
+    share = 1 - 5 / 8
+    assert of_product("6") == (pytest.approx(0.45 * share), ("bought once",))
+    only_once = Interest(PROFILE.model_copy(update={"purchases": {"6": 1, "7": 1}}))
+    assert only_once.of(Product(product_id="6", title="x"))[0] == 0  # who never buys again
+
+
 def test_signals_join_by_a_noisy_or() -> None:
     value, facts = of(product_id="1", brand="Tarn")
     assert value == pytest.approx(1 - (1 - 0.675) * (1 - 0.1))

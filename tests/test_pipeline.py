@@ -46,9 +46,32 @@ def test_a_search_ranks_every_candidate_once(shelf: Reranker, user: str | None) 
 
 
 def test_the_model_s_order_decides(shelf: Reranker) -> None:
-    result = shelf.search(SearchRequest(query="laptop for work", user_id="B", at=AT))
+    result = shelf.search(SearchRequest(query="laptop for work", at=AT))
     logprobs = [item.llm_logprob for item in result.items]
     assert logprobs == sorted(logprobs, reverse=True)
+    assert result.items[0].placed_by == "model"
+
+
+def test_what_the_shopper_buys_again_counts_beside_the_model(
+    settings: Settings, model: EmbeddedModel
+) -> None:
+    request = SearchRequest(query="laptop for work", user_id="B", at=AT)
+    orders = []
+    for weight in (0.0, 1.5, 1000.0):
+        fusion = settings.fusion.model_copy(update={"interest": weight})
+        with build(settings.model_copy(update={"fusion": fusion}), model=model) as shelf:
+            orders.append(shelf.search(request).items)
+    alone, blended, interest = orders
+    assert [item.llm_logprob for item in alone] == sorted(
+        (item.llm_logprob for item in alone), reverse=True
+    )
+    assert [item.interest for item in interest] == sorted(
+        (item.interest for item in interest), reverse=True
+    )
+    assert interest[0].placed_by == "interest"
+    assert [item.score for item in blended] == sorted(
+        (item.score for item in blended), reverse=True
+    )
 
 
 def test_two_shoppers_see_different_scores(shelf: Reranker) -> None:

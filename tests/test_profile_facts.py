@@ -60,7 +60,9 @@ def test_looking_around_does_not_hide_what_was_bought() -> None:
 def test_repeat_purchases_have_the_rhythm_of_distinct_days() -> None:
     days = (30, 20.1, 20, 3)
     events = [*(past(day, "purchase", 1) for day in days), past(5, "purchase", 2)]
-    (repeat,) = build(events).repeat_purchases
+    profile = build(events)
+    (repeat,) = profile.repeat_purchases
+    assert profile.purchases == {"p1": 4, "p2": 1}
     assert (repeat.product_id, repeat.count, repeat.interval_days) == ("p1", 4, 13.5)
     assert repeat.last_at == NOW - 3 * DAY
     assert repeat.due_at == NOW + 10.5 * DAY

@@ -104,7 +104,7 @@ class RankedItem(Value):
         llm_reason: what the model wrote on it, where that is borne out by the profile or the card.
         interest: affinity of the shopper's profile to the product, 0 to 1; None without a profile.
         facts: what of the profile speaks for the product, the strongest first.
-        placed_by: the stage that decided the place.
+        placed_by: the stage that gives most of the score.
         reason: the evidence in one line for people.
     """
 

@@ -175,6 +175,7 @@ class UserProfile(Value):
         recent_items: newest first, one entry a product: bought ones, and as many others at most.
         returned_items: sent back and not bought again since, newest first.
         repeat_purchases: most often bought first.
+        purchases: how often each product was bought that was not sent back.
         recent_queries: newest first, without repetition.
         price: None where too few prices are known.
         promotions: None where the events do not tell of discounts.
@@ -191,6 +192,7 @@ class UserProfile(Value):
     recent_items: tuple[RecentItem, ...] = ()
     returned_items: tuple[RecentItem, ...] = ()
     repeat_purchases: tuple[RepeatPurchase, ...] = ()
+    purchases: dict[Identifier, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     recent_queries: tuple[str, ...] = ()
     price: PriceSense | None = None
     promotions: PromotionUse | None = None

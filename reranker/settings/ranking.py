@@ -114,7 +114,9 @@ class FusionSettings(Section):
     model: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the model's order")
     recall: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of recall order")
     interest: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="weight of the profile's interest"
+        1.5,
+        description="weight of the profile's interest: where shoppers buy things again it is the "
+        "better half of the order; it is near 0 for what they never bought nor touched",
     )
     fallback_interest: Annotated[float, Field(ge=0)] = Field(
         1.0, description="weight of interest, beside recall's 1, where the model has no say"

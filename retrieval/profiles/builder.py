@@ -17,6 +17,7 @@ from retrieval.profiles.affinities import affinities, price_sense, promotion_use
 from retrieval.profiles.facts import Findings
 from retrieval.profiles.history import History, microseconds, moment_of
 from retrieval.profiles.items import (
+    purchases,
     query_language,
     recent_items,
     recent_queries,
@@ -88,6 +89,7 @@ class ProfileBuilder:
             recent_items=tuple(findings.recent_items),
             returned_items=tuple(findings.returned_items),
             repeat_purchases=tuple(findings.repeat_purchases),
+            purchases=purchases(history),
             recent_queries=tuple(findings.recent_queries),
             price=findings.price,
             promotions=findings.promotions,

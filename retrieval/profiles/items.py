@@ -1,5 +1,6 @@
 """What a shopper touched lately, buys again, and searched for."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import pairwise
@@ -72,6 +73,12 @@ def repeat_purchases(
         )
         for code in repeated.tolist()
     ]
+
+
+def purchases(history: History) -> dict[str, int]:
+    """Return how often each known product was bought, the newest first."""
+    ids = history.product_ids
+    return dict(Counter(str(ids[place]) for place in history.bought.tolist()))
 
 
 def recent_queries(history: History) -> list[str]:
