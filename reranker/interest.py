@@ -67,7 +67,7 @@ class Interest:
             signals.append((_BRAND * affinity.weight, f"brand {affinity.name}"))
         signals.sort(key=lambda signal: -signal[0])
         missing = math.prod(1 - strength for strength, _ in signals)
-        return 1 - missing, tuple(fact for _, fact in signals)
+        return 1 - missing, tuple(fact for strength, fact in signals if strength)
 
     def _bought(self, times: int) -> tuple[float, str]:
         """Return the signal of a product that is not among the repeat purchases named."""

@@ -45,6 +45,15 @@ class PostgresServer:
         """Stop it, whoever is connected."""
         self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Have it stopped meanwhile."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
     def signal(self, number: int) -> None:
         """Send a signal to the server and to what it has started."""
         main = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])

@@ -46,6 +46,18 @@ def fill(store: BehaviourStore) -> None:
     store.set_consent("cem", "personalisation", granted=False)
 
 
+def log_of_two() -> str:
+    """Return a file of events: anna and ben search and buy on five days each."""
+    rows = "".join(
+        f"{user},{kind},2025-05-0{day},{'' if kind == 'search' else 'p'},"
+        f"{f'{SECRET} of {user}' if kind == 'search' else ''}\n"
+        for user in ("anna", "ben")
+        for day in range(1, 6)
+        for kind in ("search", "purchase")
+    )
+    return f"user_id,kind,at,product_id,query\n{rows}"
+
+
 def answers(store: BehaviourStore, labels: Path) -> dict[str, Any]:
     """Ask a store everything that can be asked of it."""
     maker = DuckDBProfileStore(store, TABLE, ProfileSettings(min_evidence=1), Words())

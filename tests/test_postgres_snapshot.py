@@ -22,7 +22,7 @@ from retrieval.behaviour import BehaviourStore
 from retrieval.behaviour.postgres import connected
 from retrieval.behaviour.postgres_snapshot import PostgresSnapshot, write_postgres_snapshot
 from retrieval.privacy.rotation import rotate
-from snapshot_cases import LATER, SECRET, answers, event, fill
+from snapshot_cases import LATER, answers, event, fill, log_of_two
 
 AT = datetime(2026, 3, 5, tzinfo=UTC)
 
@@ -163,14 +163,11 @@ def test_a_server_that_went_away_and_came_back(
     server.stop()
     server.start()
     assert snapshot.history("anna", NOW, limit=9) == expected  # by another connection
-    server.stop()
-    try:
+    with server.away():
         with pytest.raises(StoreUnavailable, match="it does not answer"):
             snapshot.history("anna", NOW, limit=9)
         with pytest.raises(StoreUnavailable, match="could not be reached just now"):
             snapshot.history("anna", NOW, limit=9)
-    finally:
-        server.start()
     monkeypatch.setattr(snapshot._server, "_rests_until", 0.0)
     assert snapshot.history("anna", NOW, limit=9) == expected
 
@@ -268,14 +265,13 @@ def test_who_is_forgotten_while_the_database_is_away_is_told_of_it(
     with BehaviourStore(tmp_path / "store") as store:
         fill(store)
     CliRunner().invoke(app, ["behaviour", "snapshot", *words], catch_exceptions=False)
-    server.stop()
-    try:
-        with pytest.raises(StoreUnavailable, match=r"is changed, but .*run shelfwise behaviour"):
-            raise CliRunner().invoke(app, ["privacy", "forget", "anna", *words]).exception or (
-                AssertionError
-            )
-    finally:
-        server.start()
+    with (
+        server.away(),
+        pytest.raises(StoreUnavailable, match=r"is changed, but .*run shelfwise behaviour"),
+    ):
+        raise CliRunner().invoke(app, ["privacy", "forget", "anna", *words]).exception or (
+            AssertionError
+        )
     with PostgresSnapshot(address) as snapshot:
         assert len(snapshot.history("anna", LATER, limit=99)) > 0
         CliRunner().invoke(app, ["behaviour", "snapshot", *words], catch_exceptions=False)
@@ -292,14 +288,11 @@ def test_a_search_goes_on_without_the_shopper_while_the_database_is_away(
     with build(settings, model=model) as shelf:
         there = shelf.search(drawing)
         assert there.personalised
-        server.stop()
-        try:
+        with server.away():
             away = shelf.search(drawing)
             recommended = shelf.search(drawing.model_copy(update={"query": None}))
             nobody = {"query": None, "user_id": None}
             anonymous = shelf.search(drawing.model_copy(update=nobody))
-        finally:
-            server.start()
     for result in (away, recommended, anonymous):
         assert not result.personalised
         assert [each.code for each in result.issues].count("profile_unavailable") == 1
@@ -319,14 +312,7 @@ def test_the_commands_keep_it_up_to_date(address: Database, tmp_path: Path) -> N
         assert done.exit_code == 0, done.output
         return done.output
 
-    rows = "".join(
-        f"{user},{kind},2025-05-0{day},{'' if kind == 'search' else 'p'},"
-        f"{f'{SECRET} of {user}' if kind == 'search' else ''}\n"
-        for user in ("anna", "ben")
-        for day in range(1, 6)
-        for kind in ("search", "purchase")
-    )
-    (tmp_path / "e.csv").write_text(f"user_id,kind,at,product_id,query\n{rows}")
+    (tmp_path / "e.csv").write_text(log_of_two())
     import_events(settings, [tmp_path / "e.csv"])
     with open_behaviour(settings, read_only=True) as behaviour:
         assert isinstance(behaviour, PostgresSnapshot)

@@ -15,7 +15,7 @@ from reranker.settings import PrivacySettings, Settings
 from reranker.wiring import build_labels, import_events, open_behaviour, open_profiles
 from retrieval.behaviour import BehaviourSnapshot, BehaviourStore
 from retrieval.behaviour.snapshot import CURRENT, write_snapshot
-from snapshot_cases import LATER, SECRET, answers, event, fill
+from snapshot_cases import LATER, SECRET, answers, event, fill, log_of_two
 
 
 @pytest.fixture
@@ -155,14 +155,7 @@ def test_the_commands_keep_it_up_to_date(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         return done.output
 
-    rows = "".join(
-        f"{user},{kind},2025-05-0{day},{'' if kind == 'search' else 'p'},"
-        f"{f'{SECRET} of {user}' if kind == 'search' else ''}\n"
-        for user in ("anna", "ben")
-        for day in range(1, 6)
-        for kind in ("search", "purchase")
-    )
-    (tmp_path / "e.csv").write_text(f"user_id,kind,at,product_id,query\n{rows}")
+    (tmp_path / "e.csv").write_text(log_of_two())
     import_events(settings, [tmp_path / "e.csv"])
     with open_behaviour(settings, read_only=True) as behaviour:
         assert isinstance(behaviour, BehaviourSnapshot)
