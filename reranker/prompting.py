@@ -1,9 +1,8 @@
 """Turn a request, a profile and candidates into the question for the language model.
 
 Training, evaluation and serving all call `build_prompt`, so that what is measured is what is
-served. The order is made for the prefix cache: task, profile, query, candidates. Product text is
-hostile input: it is cleaned, its brackets are taken from it so that it cannot imitate a label or a
-delimiter, and it is cut by the model's own tokens. Product ids never enter.
+served. The order is made for the prefix cache: task, profile, query, candidates. What is said of
+one product is made in `reranker.cards`.
 """
 
 import re
@@ -14,6 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from pydantic import Field
 
 from prompts import PromptTemplate, load_template
+from reranker.cards import Told, card_evidence, card_text, clean
 from reranker.errors import ContextOverflow
 from reranker.parsing import answer_tokens
 from reranker.ports import ModelSpec, Tokenizer
@@ -21,13 +21,11 @@ from reranker.schema import (
     VERDICT_SLOT,
     Candidate,
     Language,
-    Product,
     Prompt,
     Readout,
     SearchRequest,
     TemplateRef,
     Value,
-    one_line,
 )
 
 _MESSAGES: dict[str, type[BaseMessage]] = {
@@ -35,32 +33,14 @@ _MESSAGES: dict[str, type[BaseMessage]] = {
     "user": HumanMessage,
     "assistant": AIMessage,
 }
-_NEUTRAL = str.maketrans(
-    {
-        "[": "(",
-        "]": ")",
-        "［": "（",
-        "］": "）",
-        "【": "（",
-        "】": "）",
-        **dict.fromkeys("〔〖﹇⟦｟", "（"),
-        **dict.fromkeys("〕〗﹈⟧｠", "）"),
-        "<": "‹",
-        ">": "›",
-        "＜": "‹",
-        "＞": "›",
-        "|": "/",
-    }
-)
 _VERDICT_PHRASE = re.compile(r"(buys it|会购买)\s*[:：]+", re.IGNORECASE)
-_TEMPLATE_VERSION = 1
+_TEMPLATE_VERSION = 2
 _QUERY_TOKENS = 64
 _CONTEXT_TOKENS = 16
 _CONTEXT_FACTS = 8
 _SMALLEST_CARD = 6
 _SPARE_TOKENS = 16
 _MESSAGE_TOKENS = 8
-_DESCRIPTION_CHARACTERS = 600
 
 
 class PromptBudget(Value):
@@ -103,11 +83,6 @@ class PromptDraft(Value):
     context_cut: int = 0
 
 
-def clean(text: str) -> str:
-    """Return a text on one line, without control characters, label brackets and separators."""
-    return one_line(text.translate(_NEUTRAL))
-
-
 def detect_language(query: str | None, default: Language = "en") -> Language:
     """Return ``zh`` for a query with Chinese characters, ``en`` for another, default for none."""
     if not query:
@@ -115,19 +90,9 @@ def detect_language(query: str | None, default: Language = "en") -> Language:
     return "zh" if any("\u4e00" <= c <= "\u9fff" for c in query) else "en"
 
 
-def card_text(product: Product, tokenizer: Tokenizer, max_tokens: int) -> str:
-    """Return a product card: facts joined by `` | ``, the most telling first, within its budget.
-
-    The description comes last, as far as room allows; the title is cut when it alone is too long.
-    """
-    parts = [clean(part) for part in _facts(product)]
-    text = " | ".join(part for part in parts if part)
-    return tokenizer.truncate(text, max_tokens).rstrip(" |")
-
-
 def draft_prompt(
     request: SearchRequest,
-    profile: str | None,
+    told: Told | None,
     candidates: Sequence[Candidate],
     *,
     language: Language,
@@ -144,7 +109,7 @@ def draft_prompt(
 
     Args:
         request: the search.
-        profile: text on its shopper; None says nothing about anybody.
+        told: of its shopper; None says nothing about anybody.
         candidates: of the window.
         language: of the prompt.
         readout: how the answer will be read.
@@ -165,12 +130,13 @@ def draft_prompt(
     )
     labels = _labels(readout, spec, len(candidates))
     reasons = min(reasons, len(candidates)) if readout == "generate" else 0
+    evidence = [card_evidence(candidate, told, language) for candidate in candidates]
     bare = _variables(
         readout,
         profile="",
         query=query,
         context=context,
-        cards=_cards([""] * len(candidates), labels),
+        cards=_cards(evidence, labels),
         answer_prefix=spec.answer_prefix,
         reasons=reasons,
     )
@@ -185,7 +151,7 @@ def draft_prompt(
             f"{spec.context_length}: lower ranking.window"
         )
         raise ContextOverflow(message)
-    profile = _lines(profile or "")
+    profile = _lines(told.summary if told else "")
     text = tokenizer.truncate(profile, min(budget.profile, room - smallest)).strip()
     room -= tokenizer.count(text)
     full = [card_text(candidate.product, tokenizer, budget.card) for candidate in candidates]
@@ -194,8 +160,8 @@ def draft_prompt(
     counts = [tokenizer.count(card) for card in full]
     share = fair_share(counts, room)
     cards = tuple(
-        card if count <= share else tokenizer.truncate(card, share)
-        for card, count in zip(full, counts, strict=True)
+        (card if count <= share else tokenizer.truncate(card, share)) + known
+        for card, count, known in zip(full, counts, evidence, strict=True)
     )
     return PromptDraft(
         profile=text,
@@ -260,24 +226,6 @@ def fair_share(needs: Sequence[int], room: int) -> int:
             return share
         left -= need
     return max(needs, default=share)
-
-
-def _facts(product: Product) -> list[str]:
-    price = ""
-    if product.price is not None:
-        price = f"{product.price:.2f} {product.currency or ''}"
-    leaf = product.category.rsplit(">", 1)[-1] if product.category else ""
-    attributes = [f"{name} {value}" for name, value in product.attributes.items()]
-    stock = "" if product.in_stock else "out of stock"
-    return [
-        product.title,
-        product.brand or "",
-        leaf,
-        price,
-        stock,
-        *attributes,
-        product.description[:_DESCRIPTION_CHARACTERS],
-    ]
 
 
 def _template(readout: Readout, language: Language) -> PromptTemplate:

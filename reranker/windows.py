@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import anyio
 
+from reranker.cards import Told
 from reranker.errors import ModelError, OutputError
 from reranker.parsing import (
     RepairCode,
@@ -114,7 +115,7 @@ class WindowJudge:
         self._readout = readout
         self._request = request
         self._language = language
-        self._profile = profile
+        self._told = Told.of(profile) if profile else None
         self._candidates = candidates
         self._deadline = deadline
         self.stopwatch = Stopwatch()
@@ -155,7 +156,7 @@ class WindowJudge:
         try:
             draft = draft_prompt(
                 self._request,
-                self._profile.summary if self._profile else None,
+                self._told,
                 shown,
                 language=self._language,
                 readout=self._readout,

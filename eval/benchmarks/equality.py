@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eval.benchmarks.ranking_lists import RankingList
+from reranker.cards import Told
 from reranker.errors import ConfigError
 from reranker.ports import LanguageModel, Progress, no_progress
 from reranker.prompting import PromptBudget, build_prompt, draft_prompt
@@ -123,7 +124,7 @@ def _prompt(
 ) -> Prompt:
     draft = draft_prompt(
         entry.request,
-        entry.profile.summary if entry.profile else None,
+        Told.of(entry.profile) if entry.profile else None,
         entry.candidates,
         language="en",
         readout=readout,

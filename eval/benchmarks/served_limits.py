@@ -15,6 +15,7 @@ from eval.benchmarks.served_rates import (
     own_rate,
     under_load,
 )
+from reranker.cards import Told
 from reranker.listwise import ListwiseRanker
 from reranker.models.rendering import PromptRenderer, load_tokenizer
 from reranker.ports import LanguageModel, Progress
@@ -174,7 +175,7 @@ def _token_ids(
 ) -> tuple[int, ...]:
     draft = draft_prompt(
         entry.request,
-        entry.profile.summary if entry.profile else None,
+        Told.of(entry.profile) if entry.profile else None,
         entry.candidates,
         language="en",
         readout="labels",

@@ -56,6 +56,8 @@ class Candidate(Value):
         recall_score: of the recall that made the order (for hybrid recall, the fused score).
         dense_rank: 1-based rank by embedding, None where embedding did not recall it.
         lexical_rank: 1-based rank by words, None where words did not recall it.
+        sales: how much it sells, from 0 to 9, the shop's best seller; see `reranker.sales`. None
+            where it is not known.
         from_history: recall had cut it off, and the shopper's own history brought it back.
     """
 
@@ -64,6 +66,7 @@ class Candidate(Value):
     recall_score: FiniteFloat
     dense_rank: int | None = None
     lexical_rank: int | None = None
+    sales: Annotated[int, Field(ge=0, le=9)] | None = None
     from_history: bool = False
 
 

@@ -56,7 +56,7 @@ class PromptMaker:
         request = example.request
         draft = draft_prompt(
             request,
-            example.profile,
+            example.told,
             example.candidates,
             language=request.language or "en",
             readout=self._readout,

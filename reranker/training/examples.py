@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pydantic import Field, FiniteFloat
 
+from reranker.cards import Told
 from reranker.errors import DataError
 from reranker.schema import Candidate, Language, Product, SearchRequest, Value
 from reranker.training.hostile import hostile
@@ -21,8 +22,11 @@ from reranker.training.purchases import Purchase
 NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 """Stands for the moment of a purchase of which only the order is known."""
 
-ProfileText = Callable[[Purchase, Language], str | None]
+ToldOf = Callable[[Purchase, Language], Told | None]
 """Returns what is told of a shopper, from what had happened before a purchase; None: nothing."""
+
+SalesOf = Callable[[Purchase, Sequence[str]], Sequence[int | None]]
+"""Returns how much products had sold before a purchase, as `Candidate.sales` says it."""
 
 LanguageOf = Callable[[Purchase], Language]
 """Returns the language of a purchase's prompt."""
@@ -48,7 +52,7 @@ class TrainingExample(Value):
 
     Attributes:
         user_id: of the shopper; it enters no prompt.
-        profile: text on the shopper; None says nothing about anybody.
+        told: of the shopper; None says nothing about anybody.
         request: its query, None for a recommendation.
         candidates: in no order that means anything.
         grades: one a candidate, 0 for what was not bought.
@@ -60,7 +64,7 @@ class TrainingExample(Value):
 
     example_id: str
     user_id: str
-    profile: str | None
+    told: Told | None
     request: SearchRequest
     candidates: tuple[Candidate, ...]
     grades: tuple[FiniteFloat, ...]
@@ -103,7 +107,8 @@ class PurchaseExamples:
         purchases: Sequence[Purchase],
         *,
         products: Products,
-        profile: ProfileText,
+        told: ToldOf,
+        sales: SalesOf,
         negatives: NegativeSampler,
         candidates: int,
         teacher: Teacher | None = None,
@@ -118,7 +123,8 @@ class PurchaseExamples:
             name: what records call it.
             purchases: one list each.
             products: looks up candidates.
-            profile: tells of a shopper.
+            told: tells of a shopper.
+            sales: tells what sells.
             negatives: draws candidates where a purchase names none.
             candidates: length of a list.
             teacher: grades the candidates.
@@ -130,7 +136,8 @@ class PurchaseExamples:
         self.name = name
         self._purchases = purchases
         self._products = products
-        self._profile = profile
+        self._told = told
+        self._sales = sales
         self._negatives = negatives
         self._candidates = candidates
         self._teacher = teacher
@@ -155,10 +162,11 @@ class PurchaseExamples:
         shown = self._shown(purchase, generator)
         ids = [product.product_id for product in shown]
         candidates = self._persuading(shown, language, generator)
+        sales = self._sales(purchase, ids)
         return TrainingExample(
             example_id=name,
             user_id=purchase.user_id,
-            profile=self._profile(purchase, language) if told else None,
+            told=self._told(purchase, language) if told else None,
             request=SearchRequest(
                 request_id=name,
                 query=purchase.query,
@@ -166,8 +174,10 @@ class PurchaseExamples:
                 language=language,
             ),
             candidates=tuple(
-                Candidate(product=product, recall_rank=rank, recall_score=0.0)
-                for rank, product in enumerate(candidates, start=1)
+                Candidate(product=product, recall_rank=rank, recall_score=0.0, sales=level)
+                for rank, (product, level) in enumerate(
+                    zip(candidates, sales, strict=True), start=1
+                )
             ),
             grades=_grades(purchase, ids),
             teacher=self._taught(purchase, ids, told=told),

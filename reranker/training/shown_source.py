@@ -9,6 +9,7 @@ from reranker.ports import Progress, Tokenizer
 from reranker.schema import Impression, ShownItem
 from reranker.settings import Settings
 from reranker.training.negatives import NegativeMix, NegativeSampler
+from reranker.training.past_sales import PastSales
 from reranker.training.purchases import Purchase, split_by_shopper
 from reranker.training.sources import Lists, language_by, lists_of
 from reranker.training.store_source import ToldProfiles
@@ -65,16 +66,20 @@ class ShownLists:
                 "something of the catalogue clicked or bought"
             )
         with BehaviourStore(settings.store.path, read_only=True, privacy=settings.privacy) as store:
-            told = ToldProfiles(DuckDBProfileStore(store, table, settings.profile, tokenizer))
+            told = ToldProfiles(
+                DuckDBProfileStore(store, table, settings.profile, tokenizer), table
+            )
             language = language_by(settings.ranking)
             for done, purchase in enumerate(purchases, start=1):
                 told.look_up(purchase, language(purchase))
                 progress("making profiles", done, len(purchases))
+            until = max(one.at for one in purchases if one.at is not None)
+            sales = PastSales.of_columns(store.purchases(until, "training"))
             key = store.fingerprint
         held = min(training.validation_shoppers, len({one.user_id for one in purchases}) // 5)
         split = split_by_shopper(purchases, validation=held, seed=training.seed)
         negatives = NegativeSampler(ids, NegativeMix.of(training))
-        found = lists_of(self.name, split, table, told, negatives, settings)
+        found = lists_of(self.name, split, table, told, sales, negatives, settings)
         written = {Pseudonym.written(one.user_id) for one in split.train}
         pseudonyms = tuple(sorted(each for each in written if each is not None))
         return found.model_copy(update={"pseudonyms": pseudonyms, "key_fingerprint": key})

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from reranker.cards import Told
 from reranker.errors import DataError
 from reranker.models.adapter import SourceCard
 from reranker.ports import Progress, Tokenizer
@@ -14,12 +15,14 @@ from reranker.settings import RankingSettings, Settings
 from reranker.training.examples import (
     NO_TIME,
     LanguageOf,
-    ProfileText,
     PurchaseExamples,
+    SalesOf,
     Teacher,
+    ToldOf,
     TrainingExample,
 )
 from reranker.training.negatives import NegativeMix, NegativeSampler
+from reranker.training.past_sales import PastSales
 from reranker.training.purchases import (
     Purchase,
     Split,
@@ -121,14 +124,16 @@ class PurchaseFiles(Value):
                     self.histories or self.purchases,
                 )
         told = UntimedProfiles(ProfileBuilder(table, settings.profile, tokenizer))
-        return lists_of(self.name, split, table, told, negatives, settings, teacher)
+        sales = PastSales.of_histories(histories)
+        return lists_of(self.name, split, table, told, sales, negatives, settings, teacher)
 
 
 def lists_of(
     name: str,
     split: Split,
     table: ProductTable,
-    profile: ProfileText,
+    told: ToldOf,
+    sales: SalesOf,
     negatives: NegativeSampler,
     settings: Settings,
     teacher: Teacher | None = None,
@@ -149,7 +154,8 @@ def lists_of(
             name,
             part,
             products=_Lookup(table),
-            profile=profile,
+            told=told,
+            sales=sales,
             negatives=negatives,
             candidates=training.candidates if learnt else VALIDATION_CANDIDATES,
             teacher=teacher,
@@ -188,11 +194,11 @@ class UntimedProfiles:
     def __init__(self, builder: ProfileBuilder) -> None:
         self._builder = builder
 
-    def __call__(self, purchase: Purchase, language: Language) -> str | None:
-        """Return the profile's text from what was bought before a purchase."""
+    def __call__(self, purchase: Purchase, language: Language) -> Told | None:
+        """Return what the profile tells from what was bought before a purchase."""
         events = untimed_purchases(purchase.history, NO_TIME)
         found = self._builder.build(purchase.user_id, events, NO_TIME, language, timed=False)
-        return found.summary if found is not None else None
+        return Told.of(found) if found is not None else None
 
 
 class _Lookup:

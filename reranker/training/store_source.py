@@ -4,12 +4,17 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from reranker.cards import Told
 from reranker.errors import DataError
 from reranker.ports import Progress, Tokenizer
 from reranker.schema import CATEGORY_SEPARATOR, Language, Value
 from reranker.settings import Settings
 from reranker.training.negatives import NegativeMix, NegativeSampler
+from reranker.training.past_sales import PastSales
 from reranker.training.purchases import Purchase, split_by_shopper
 from reranker.training.sources import Lists, categories_of, language_by, lists_of
 from reranker.training.store_purchases import purchases_of
@@ -58,11 +63,14 @@ class StoreBehaviour(Value):
             if not purchases:
                 message = f"{folder}: no purchases that models may learn from before {self.until}"
                 raise DataError(message)
-            told = ToldProfiles(DuckDBProfileStore(store, table, settings.profile, tokenizer))
+            told = ToldProfiles(
+                DuckDBProfileStore(store, table, settings.profile, tokenizer), table
+            )
             language = language_by(settings.ranking)
             for done, purchase in enumerate(purchases, start=1):
                 told.look_up(purchase, language(purchase))
                 progress("making profiles", done, len(purchases))
+            sales = PastSales.of_columns(store.purchases(self.until, "training"))
             key = store.fingerprint
         held = min(training.validation_shoppers, len({one.user_id for one in purchases}) // 5)
         split = split_by_shopper(purchases, validation=held, seed=training.seed)
@@ -73,7 +81,7 @@ class StoreBehaviour(Value):
             recall=_OwnHistory(categories),
             bar_history=False,
         )
-        found = lists_of(self.name, split, table, told, negatives, settings)
+        found = lists_of(self.name, split, table, told, sales, negatives, settings)
         written = {Pseudonym.written(one.user_id) for one in split.train}
         pseudonyms = tuple(sorted(each for each in written if each is not None))
         return found.model_copy(update={"pseudonyms": pseudonyms, "key_fingerprint": key})
@@ -96,24 +104,44 @@ class StoreBehaviour(Value):
 
 
 class ToldProfiles:
-    """Texts on shoppers at the moments of their purchases, made while the store is open."""
+    """What is told of shoppers at the moments of their purchases, made while the store is open."""
 
-    def __init__(self, profiles: DuckDBProfileStore) -> None:
+    def __init__(self, profiles: DuckDBProfileStore, table: ProductTable) -> None:
         self._profiles = profiles
-        self._texts: dict[tuple[str, datetime], str | None] = {}
+        self._table = table
+        self._told: dict[tuple[str, datetime], _Kept | None] = {}
 
     def look_up(self, purchase: Purchase, language: Language) -> None:
-        """Make the text for a purchase."""
-        if purchase.at is None or (purchase.user_id, purchase.at) in self._texts:
+        """Make what is told for a purchase."""
+        if purchase.at is None or (purchase.user_id, purchase.at) in self._told:
             return
         # Strictly before the moment is before all that was bought along, too.
         found = self._profiles.profile(purchase.user_id, purchase.at, language)
-        self._texts[purchase.user_id, purchase.at] = found.summary if found else None
+        self._told[purchase.user_id, purchase.at] = self._kept(Told.of(found)) if found else None
 
-    def __call__(self, purchase: Purchase, language: Language) -> str | None:
-        """Return the text for a purchase; None without consent to a profile."""
+    def __call__(self, purchase: Purchase, language: Language) -> Told | None:
+        """Return what is told for a purchase; None without consent to a profile."""
         del language  # it was made in that of the purchase
-        return None if purchase.at is None else self._texts.get((purchase.user_id, purchase.at))
+        kept = self._told.get((purchase.user_id, purchase.at)) if purchase.at else None
+        if kept is None:
+            return None
+        bought = zip(self._table.product_ids(kept.rows), kept.times.tolist(), strict=True)
+        return kept.told.model_copy(update={"purchases": dict(bought)})
+
+    def _kept(self, told: Told) -> "_Kept":
+        rows = self._table.rows_of_ids(list(told.purchases))
+        known = rows >= 0
+        times = np.array(list(told.purchases.values()), np.int32)
+        bare = told.model_copy(update={"purchases": {}})
+        return _Kept(bare, rows[known].astype(np.int32), times[known])
+
+
+class _Kept(NamedTuple):
+    """What is told, the purchases in columns: they are many, of tens of thousands of moments."""
+
+    told: Told
+    rows: np.ndarray
+    times: np.ndarray
 
 
 class _OwnHistory:

@@ -24,6 +24,7 @@ from retrieval.behaviour.histories import PastEvent, histories
 from retrieval.behaviour.importing import ImportPlan, ImportReport, import_files
 from retrieval.behaviour.live import utc
 from retrieval.behaviour.pseudonyms import Pseudonym
+from retrieval.behaviour.purchases import PurchaseColumns, read_purchases
 from retrieval.behaviour.quarantine import QuarantinedRow
 from retrieval.behaviour.quarantine import read as read_quarantine
 from retrieval.behaviour.schema import COLUMNS, PSEUDONYM, TABLES, history, past
@@ -190,6 +191,11 @@ class BehaviourStore(BehaviourFile):
         """
         with self.reading() as connection:
             yield from histories(connection, self.past(purpose), utc(as_of), limit=limit)
+
+    def purchases(self, as_of: datetime, purpose: Purpose) -> PurchaseColumns:
+        """Return every purchase strictly before a moment by shoppers with consent to a purpose."""
+        with self.reading() as connection:
+            return read_purchases(connection, self.past(purpose), utc(as_of))
 
     def past(self, purpose: Purpose) -> str:
         """Return the SQL of all events before ``$as_of`` that may be used for a purpose.

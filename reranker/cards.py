@@ -1,0 +1,116 @@
+"""What a prompt says of one product: its text, and what the shop knows of it.
+
+Product text is hostile input: it is cleaned, its brackets and separators are taken from it so that
+it cannot imitate a label, a delimiter or what the shop says, and it is cut by the model's own
+tokens. What the shop knows stands behind it and is never cut: how much the product sells, and what
+this shopper did with it. Product ids never enter.
+"""
+
+from typing import Self
+
+from pydantic import Field
+
+from prompts import load_template
+from reranker.ports import Tokenizer
+from reranker.schema import (
+    Candidate,
+    EventKind,
+    Identifier,
+    Language,
+    Product,
+    UserProfile,
+    Value,
+    one_line,
+)
+
+_NEUTRAL = str.maketrans(
+    {
+        "[": "(",
+        "]": ")",
+        "［": "（",
+        "］": "）",
+        "【": "（",
+        "】": "）",
+        **dict.fromkeys("〔〖﹇⟦｟", "（"),
+        **dict.fromkeys("〕〗﹈⟧｠", "）"),
+        "<": "‹",
+        ">": "›",
+        "＜": "‹",
+        "＞": "›",
+        "|": "/",
+    }
+)
+_EVIDENCE_VERSION = 1
+_DESCRIPTION_CHARACTERS = 600
+_SEPARATOR = " | "
+
+
+class Told(Value):
+    """What a prompt tells of a shopper.
+
+    Attributes:
+        summary: text on the shopper; bounded in tokens.
+        purchases: how often each product was bought that was not sent back.
+        touched: what was done last with products that were not bought, or were sent back.
+    """
+
+    summary: str
+    purchases: dict[Identifier, int] = Field(default_factory=dict)
+    touched: dict[Identifier, EventKind] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, profile: UserProfile) -> Self:
+        """Take from a profile what enters prompts."""
+        touched = {item.product_id: item.kind for item in profile.recent_items}
+        touched |= {item.product_id: EventKind.RETURN for item in profile.returned_items}
+        bought = EventKind.PURCHASE
+        return cls(
+            summary=profile.summary,
+            purchases=profile.purchases,
+            touched={product: kind for product, kind in touched.items() if kind is not bought},
+        )
+
+
+def clean(text: str) -> str:
+    """Return a text on one line, without control characters, label brackets and separators."""
+    return one_line(text.translate(_NEUTRAL))
+
+
+def card_text(product: Product, tokenizer: Tokenizer, max_tokens: int) -> str:
+    """Return a product's own text: facts joined by `` | ``, the most telling first, in its budget.
+
+    The description comes last, as far as room allows; the title is cut when it alone is too long.
+    """
+    parts = [clean(part) for part in _facts(product)]
+    text = _SEPARATOR.join(part for part in parts if part)
+    return tokenizer.truncate(text, max_tokens).rstrip(" |")
+
+
+def card_evidence(candidate: Candidate, told: Told | None, language: Language) -> str:
+    """Return what the shop knows of a product, to be put behind its text; empty if nothing."""
+    product_id = candidate.product.product_id
+    bought = told.purchases.get(product_id, 0) if told else 0
+    touched = told.touched.get(product_id) if told else None
+    if candidate.sales is None and not bought and touched is None:
+        return ""
+    template = load_template("card_evidence", language, _EVIDENCE_VERSION)
+    said = template.render(sales=candidate.sales, bought=bought, touched=touched)
+    return f"{_SEPARATOR}{said}"
+
+
+def _facts(product: Product) -> list[str]:
+    price = ""
+    if product.price is not None:
+        price = f"{product.price:.2f} {product.currency or ''}"
+    leaf = product.category.rsplit(">", 1)[-1] if product.category else ""
+    attributes = [f"{name} {value}" for name, value in product.attributes.items()]
+    stock = "" if product.in_stock else "out of stock"
+    return [
+        product.title,
+        product.brand or "",
+        leaf,
+        price,
+        stock,
+        *attributes,
+        product.description[:_DESCRIPTION_CHARACTERS],
+    ]
