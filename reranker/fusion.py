@@ -10,14 +10,14 @@ from typing import Literal, NamedTuple
 
 from reranker.interest import Interest
 from reranker.listwise import Judgement
-from reranker.schema import Candidate, RankedItem, UserProfile
+from reranker.schema import Candidate, ProductInterest, RankedItem, UserProfile
 from reranker.settings import FusionSettings
 
 Stage = Literal["model", "recall", "interest"]
 
 
 class _Known(NamedTuple):
-    """A candidate and the profile's interest in it; None without a profile."""
+    """A candidate and the interest in it; None where nothing is known of anybody."""
 
     candidate: Candidate
     interest: float | None
@@ -50,14 +50,24 @@ class Blend:
         self,
         candidates: Sequence[Candidate],
         profile: UserProfile | None,
+        learned: Sequence[ProductInterest] | None,
         weights: FusionSettings,
     ) -> None:
+        """Take what was looked up.
+
+        Args:
+            candidates: in recall order.
+            profile: of the shopper; None of an anonymous one.
+            learned: one a candidate; None where nothing has been learnt of the shop's shoppers.
+            weights: of the stages.
+        """
         self._weights = weights
-        interest = Interest(profile) if profile else None
-        known = [
-            _Known(each, *(interest.of(each.product) if interest else (None, ())))
-            for each in candidates
-        ]
+        known: list[_Known] = [_Known(each, None, ()) for each in candidates]
+        if profile is not None or learned is not None:
+            interest = Interest(profile)
+            nothing: Sequence[ProductInterest | None] = (None,) * len(candidates)
+            pairs = zip(candidates, nothing if learned is None else learned, strict=True)
+            known = [_Known(each, *interest.of(each.product, one)) for each, one in pairs]
         ordered = sorted(
             zip(self._fallback(known), known, strict=True),
             key=lambda pair: (-pair[0].score, pair[1].candidate.recall_rank),

@@ -1,7 +1,8 @@
-"""How much a shopper's profile speaks for a product, without the language model.
+"""How much speaks for a product, without the language model.
 
-Used for the fallback order and, with a weight, for the blend. It is a hand-set rule over the
-profile, not a model learned from the shop's data.
+Used for the fallback order and, with a weight, for the blend. A hand-set rule over the profile
+needs nothing to learn from; where the shop's behaviour has been learnt from (`learned_interest`),
+the rule adds to that.
 """
 
 import math
@@ -10,6 +11,7 @@ from reranker.schema import (
     Affinity,
     AffinityKind,
     Product,
+    ProductInterest,
     RepeatPurchase,
     UserProfile,
     category_paths,
@@ -21,10 +23,38 @@ _NO_LONGER = 0.4
 _TOUCHED_LATELY = 0.5
 _CATEGORY = 0.5
 _BRAND = 0.5
+_RULE = 2.0
+_SOFTENED = 2.0
 
 
 class Interest:
     """The interest of one shopper, made once for a request and asked of each product."""
+
+    def __init__(self, profile: UserProfile | None) -> None:
+        """Take what is known of the shopper; None of an anonymous one."""
+        self._rule = _Rule(profile) if profile is not None else None
+
+    def of(
+        self, product: Product, learned: ProductInterest | None = None
+    ) -> tuple[float, tuple[str, ...]]:
+        """Return the interest, 0 to 1, and the facts behind it, the strongest first.
+
+        Without anything learned it is what the rule says, see `_Rule`. Else it is
+        ``1 / (1 + exp(-(odds + 2 * rule) / 2))``: learned log-odds, to which the rule, 0 to 1,
+        adds what purchases do not tell (looks, carts, categories, what is due again). The halving
+        keeps products apart of which none is likely. What was sent back is of no interest.
+        """
+        strength, facts = self._rule.of(product) if self._rule else (0.0, ())
+        if learned is None or strength is None:
+            return strength or 0.0, facts
+        if learned.goes_with:
+            facts += (f"goes with {learned.goes_with}",)
+        odds = learned.odds + _RULE * strength
+        return 1 / (1 + math.exp(-odds / _SOFTENED)), (*facts, f"sales {learned.sales} of 9")
+
+
+class _Rule:
+    """The hand-set rule over a profile."""
 
     def __init__(self, profile: UserProfile) -> None:
         self._repeats = {
@@ -41,8 +71,8 @@ class Interest:
         # A query's candidates share few categories.
         self._asked: dict[str | None, Affinity | None] = {}
 
-    def of(self, product: Product) -> tuple[float, tuple[str, ...]]:
-        """Return the interest, 0 to 1, and the facts behind it, the strongest first.
+    def of(self, product: Product) -> tuple[float | None, tuple[str, ...]]:
+        """Return the strength, 0 to 1, and the facts behind it, the strongest first.
 
         Independent signals are joined by a noisy-or, ``1 - prod(1 - s)``: each raises the interest
         and none alone is certain. Repeat purchases give ``0.9 * n / (n + 1)`` for n purchases, of
@@ -50,10 +80,10 @@ class Interest:
         touched product gives 0.5, category and brand half of their share of the shopper's
         behaviour. What was bought once counts as half a repeat purchase does, as far as the shopper
         buys things again: times the share of the purchases that were of products bought before.
-        What was sent back is of no interest.
+        None stands for what was sent back.
         """
         if product.product_id in self._returned:
-            return 0.0, ("sent back",)
+            return None, ("sent back",)
         signals: list[tuple[float, str]] = []
         if repeat := self._repeats.get(product.product_id):
             signals.append(repeat)

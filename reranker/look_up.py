@@ -15,13 +15,14 @@ from types import TracebackType
 
 from reranker.deadlines import Deadline
 from reranker.errors import StoreUnavailable
-from reranker.ports import CandidateIndex, ProfileStore, Recommender
+from reranker.ports import CandidateIndex, InterestSource, ProfileStore, Recommender
 from reranker.schema import (
     Candidate,
     Filters,
     Issue,
     Language,
     Product,
+    ProductInterest,
     SearchRequest,
     UserProfile,
 )
@@ -50,6 +51,7 @@ class Found:
         given_up_at: moment of `time.monotonic` at which the short way was taken; None where
             everything was looked up.
         issues: why nothing is known of the shopper, where the database does not answer.
+        interest: one a candidate, what all shoppers' behaviour tells; None where nothing is known.
     """
 
     profile: UserProfile | None
@@ -58,6 +60,7 @@ class Found:
     recall_ms: float
     given_up_at: float | None = None
     issues: tuple[Issue, ...] = ()
+    interest: tuple[ProductInterest, ...] | None = None
 
 
 class LookUp:
@@ -69,6 +72,7 @@ class LookUp:
         index: CandidateIndex,
         recommender: Recommender,
         profiles: ProfileStore | None,
+        interest: InterestSource | None,
         language: Callable[[SearchRequest], Language],
         settings: RetrievalSettings,
     ) -> None:
@@ -78,12 +82,14 @@ class LookUp:
             index: of the catalogue.
             recommender: for requests without a query.
             profiles: of the shoppers; None where there is no behaviour.
+            interest: learnt from all shoppers; None where none is.
             language: tells the language of a request's prompts.
             settings: of recall.
         """
         self._index = index
         self._recommender = recommender
         self._profiles = profiles
+        self._interest = interest
         self._language = language
         self._settings = settings
         self._under_way = _UnderWay()
@@ -115,22 +121,17 @@ class LookUp:
         reserve: float,
     ) -> Found:
         """Return the profile beside candidates that are known; else see `find`."""
-        started, given_up_at = time.monotonic(), None
-        profile, issues = _NOBODY
+        started = time.monotonic()
+        given = tuple(candidates)
+        stranger = self._profiles is None or request.user_id is None
+        if stranger and not (self._interest and self._interest.knows(request.at)):
+            return Found(None, given, profile_ms=_since(started), recall_ms=0.0)
         try:
-            if self._profiles is not None and request.user_id is not None:
-                limits = _limits(deadline, reserve)
-                profile, issues = await in_turn(self._profile_alone, request, **limits)
+            limits = _limits(deadline, reserve)
+            return await in_turn(self._around, request, given, **limits)
         except TooLate:
-            given_up_at = time.monotonic()
-        return Found(
-            profile,
-            tuple(candidates),
-            profile_ms=_since(started),
-            recall_ms=0.0,
-            given_up_at=given_up_at,
-            issues=issues,
-        )
+            gone, given_up_at = _since(started), time.monotonic()
+            return Found(None, given, profile_ms=gone, recall_ms=0.0, given_up_at=given_up_at)
 
     def now(self, request: SearchRequest) -> Found:
         """Find the profile and the candidates in this thread.
@@ -158,18 +159,52 @@ class LookUp:
         else:
             own = self._own(request.query, request.filters, profile)
             candidates = self._with_own(own, begun())
+        candidates, interest = self._interest_in(candidates, profile, request)
         recall_ms = _since(started) - profile_ms
-        return Found(profile, candidates, profile_ms, recall_ms, issues=issues)
+        return Found(profile, candidates, profile_ms, recall_ms, issues=issues, interest=interest)
+
+    def _around(self, request: SearchRequest, given: tuple[Candidate, ...]) -> Found:
+        """Look up what stands around candidates that are known."""
+        with self._under_way:
+            started = time.monotonic()
+            profile, issues = self._profile(request)
+            candidates, interest = self._interest_in(given, profile, request)
+            return Found(
+                profile,
+                candidates,
+                profile_ms=_since(started),
+                recall_ms=0.0,
+                issues=issues,
+                interest=interest,
+            )
+
+    def _interest_in(
+        self,
+        candidates: tuple[Candidate, ...],
+        profile: UserProfile | None,
+        request: SearchRequest,
+    ) -> tuple[tuple[Candidate, ...], tuple[ProductInterest, ...] | None]:
+        """Return candidates that tell how much they sell, and the interest in each."""
+        if self._interest is None:
+            return candidates, None
+        ids = [candidate.product.product_id for candidate in candidates]
+        found = self._interest.of(profile, ids, request.at)
+        if found is None:
+            return candidates, None
+        pairs = zip(candidates, found, strict=True)
+        told = (one.model_copy(update={"sales": known.sales}) for one, known in pairs)
+        return tuple(told), found
 
     def _briefly(self, request: SearchRequest, given_up_at: float) -> Found:
         with self._under_way:
-            candidates = self._by_words(request)
+            candidates, interest = self._interest_in(self._by_words(request), None, request)
         return Found(
             None,
             candidates,
             profile_ms=0.0,
             recall_ms=_since(given_up_at),
             given_up_at=given_up_at,
+            interest=interest,
         )
 
     def _by_words(self, request: SearchRequest) -> tuple[Candidate, ...]:
@@ -182,10 +217,6 @@ class LookUp:
 
     def _depth(self, request: SearchRequest) -> int:
         return max(self._settings.candidates, request.k)
-
-    def _profile_alone(self, request: SearchRequest) -> _Known:
-        with self._under_way:
-            return self._profile(request)
 
     def _profile(self, request: SearchRequest) -> _Known:
         if self._profiles is None or request.user_id is None:

@@ -16,7 +16,7 @@ from reranker.errors import DataError
 from reranker.fusion import Blend
 from reranker.listwise import Judgement, ListwiseRanker
 from reranker.look_up import Found, LookUp
-from reranker.ports import CandidateIndex, ProfileStore, Recommender
+from reranker.ports import CandidateIndex, InterestSource, ProfileStore, Recommender
 from reranker.schema import (
     Candidate,
     Issue,
@@ -44,6 +44,7 @@ class Reranker:
         index: CandidateIndex,
         recommender: Recommender,
         profiles: ProfileStore | None,
+        interest: InterestSource | None = None,
         ranker: ListwiseRanker,
         settings: Settings,
         resources: ExitStack | None = None,
@@ -55,6 +56,7 @@ class Reranker:
             index: of the catalogue.
             recommender: for requests without a query.
             profiles: of the shoppers; None where there is no behaviour.
+            interest: learnt from all shoppers; None where none is.
             ranker: asks the language model.
             settings: of recall, ranking and blend.
             resources: closed with this.
@@ -65,6 +67,7 @@ class Reranker:
             index=index,
             recommender=recommender,
             profiles=profiles,
+            interest=interest,
             language=ranker.language,
             settings=settings.retrieval,
         )
@@ -156,7 +159,7 @@ class Reranker:
     ) -> RerankResult:
         began = time.monotonic()
         waits_until = deadline.ends - self._finishing.seconds(deadline)
-        blend = Blend(found.candidates, found.profile, self._settings.fusion)
+        blend = self._blend(found)
         judged = await self._ranker.judge(
             request, found.profile, blend.candidates[:depth], deadline=waits_until
         )
@@ -164,11 +167,14 @@ class Reranker:
         self._finishing.ended(max(waits_until, began))
         return result
 
+    def _blend(self, found: Found) -> Blend:
+        return Blend(found.candidates, found.profile, found.interest, self._settings.fusion)
+
     def _unjudged(
         self, request: SearchRequest, found: Found, deadline: Deadline, given_up_at: float
     ) -> RerankResult:
         """Answer a request whose time went by in the look-up, without asking the model."""
-        blend = Blend(found.candidates, found.profile, self._settings.fusion)
+        blend = self._blend(found)
         judged = Judgement.nothing(len(found.candidates)).model_copy(
             update={"issues": (Issue(code="look_up_cut", detail=_CUT),), "deadline_hit": True}
         )

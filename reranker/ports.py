@@ -12,6 +12,7 @@ from reranker.schema import (
     Filters,
     Language,
     Product,
+    ProductInterest,
     Prompt,
     Readout,
     SlotScores,
@@ -89,6 +90,26 @@ class ProfileStore(Protocol):
 
     def popular(self, as_of: datetime, *, k: int) -> tuple[str, ...]:
         """Return at most k product ids by purchases in the weeks before ``as_of``, most first."""
+        ...
+
+
+class InterestSource(Protocol):
+    """Tells what the behaviour of all shoppers says of one. Thread-safe for reading."""
+
+    def knows(self, at: datetime) -> bool:
+        """Tell whether anything is known at a moment."""
+        ...
+
+    def of(
+        self, profile: UserProfile | None, product_ids: Sequence[str], at: datetime
+    ) -> tuple[ProductInterest, ...] | None:
+        """Return the interest of a shopper in products; None where nothing is known at a moment.
+
+        Args:
+            profile: of the shopper; None of an anonymous one.
+            product_ids: those asked about.
+            at: the moment; nothing from then on counts.
+        """
         ...
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from reranker.collector import collector
 from reranker.errors import ConfigError, DataError
+from reranker.learned_interest import ShopInterest, learning
+from reranker.learned_interest.stored import InterestManifest, StoredInterest
 from reranker.listwise import ListwiseRanker
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.tokenizing import HFTokenizer
@@ -37,6 +39,11 @@ from retrieval.recommend import ProfileRecommender
 def catalogue_file(settings: Settings) -> Path:
     """Return where the catalogue of the store lies."""
     return settings.store.path / "catalogue" / "products.arrow"
+
+
+def stored_interest(settings: Settings) -> StoredInterest:
+    """Return where the store keeps what was learnt from its shoppers."""
+    return StoredInterest(settings.store.path / "interest")
 
 
 def build(
@@ -80,6 +87,7 @@ def _assemble(
         index=index,
         recommender=ProfileRecommender(index, rrf_k=settings.retrieval.rrf_k),
         profiles=profiles,
+        interest=ShopInterest(stored_interest(settings), table),
         ranker=ListwiseRanker(model, settings.ranking, profile_tokens=settings.profile.max_tokens),
         settings=settings,
         resources=resources.pop_all(),
@@ -97,6 +105,23 @@ def index_catalogue(settings: Settings, *, progress: Progress | None = None) -> 
     table.verify()
     embedder = open_embedder(settings, progress=progress)
     return build_index(settings.store.path, table, embedder, settings.retrieval, progress=progress)
+
+
+def learn_interest(
+    settings: Settings, as_of: datetime, *, progress: Progress = no_progress
+) -> InterestManifest:
+    """Learn from the purchases of the store what its shoppers are interested in.
+
+    Raises:
+        DataError: the store holds no catalogue or no behaviour, or too little of it.
+    """
+    if not _has_behaviour(settings):
+        raise _nothing_in(settings)
+    table = ProductTable.open(catalogue_file(settings))
+    with open_behaviour(settings, read_only=True) as behaviour:
+        return learning.learn_interest(
+            behaviour, table, stored_interest(settings), as_of, progress=progress
+        )
 
 
 def open_embedder(settings: Settings, *, progress: Progress | None = None) -> Embedder:

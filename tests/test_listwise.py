@@ -292,7 +292,7 @@ def test_every_candidate_comes_back_exactly_once(
         outcome="model",
     )
     weights = FusionSettings(model=model, recall=recall, interest=interest)
-    ranked = Blend(items, None, weights).items(judged)
+    ranked = Blend(items, None, None, weights).items(judged)
     assert [item.rank for item in ranked] == list(range(1, len(items) + 1))
     assert {item.product.product_id for item in ranked} == {str(n) for n in range(len(items))}
     scores = [item.score for item in ranked]

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reranker.cards import card_text
 from reranker.models.tokenizing import HFTokenizer
 from reranker.parsing import Reason, WrittenRanking, supported_reasons
-from reranker.prompting import card_text
 from shop import products
 
 PROFILE = "Buys often: green tea (every 12 days); oat milk. Brands: Tarn. Price level: budget."

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reranker.cards import Told, card_text, clean
 from reranker.errors import ContextOverflow, OutputError
 from reranker.models.tokenizing import HFTokenizer
 from reranker.parsing import answer_tokens, parse_ranking
@@ -9,8 +10,6 @@ from reranker.ports import ModelSpec
 from reranker.prompting import (
     PromptBudget,
     build_prompt,
-    card_text,
-    clean,
     detect_language,
     draft_prompt,
     fair_share,
@@ -34,7 +33,7 @@ def spec(context_length: int = 8192) -> ModelSpec:
 def draft(tokenizer: HFTokenizer, request: SearchRequest, profile: str | None = None, **changes):
     return draft_prompt(
         request,
-        profile,
+        Told(summary=profile) if profile else None,
         changes.pop("items", candidates()),
         language=changes.pop("language", "en"),
         readout=changes.pop("readout", "labels"),

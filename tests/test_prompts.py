@@ -12,23 +12,29 @@ CARDS = [
 
 
 PINNED = {
-    "listwise_generate.v1.en.jinja": (
-        "6134e1adc6dd936fcb33c67d643ecfb08275f02c8fccd7666895dd7dad1f2a98"
+    "card_evidence.v1.en.jinja": (
+        "addf2094cad2377de8f27d41d13e5d279402f55b70eff1b493767cfe4ce54a3e"
     ),
-    "listwise_generate.v1.zh.jinja": (
-        "efb1509ced0f9480dbb998b4cdba78d9c88879399792bcab086642ff5934c154"
+    "card_evidence.v1.zh.jinja": (
+        "89fb379bee98e817dd28f2a5f13ee86824190c0a51403380e6b665984d43e041"
     ),
-    "listwise_labels.v1.en.jinja": (
-        "5f34bf234fd78e0a7c60d6e73340ce570298c435a6ec3bc9de9360f0d7a3efff"
+    "listwise_generate.v2.en.jinja": (
+        "444912a6c9620272b4345c2d7d7110abc6ae9ce3a42c64ca374b71555f87ad4a"
     ),
-    "listwise_labels.v1.zh.jinja": (
-        "912261a6d5df12f8d74770232d35f920f60bd0c2f358fca1eafd92f87a3850cd"
+    "listwise_generate.v2.zh.jinja": (
+        "7bda9bbfbf3b456fc42b50c8d892029a3672b88c8c8cb26e432fc917c34d7a4c"
     ),
-    "listwise_verdict.v1.en.jinja": (
-        "60cad229f9001d6b40fc0a01d14e6b94560679f3ef90cecebf154f8576d5241b"
+    "listwise_labels.v2.en.jinja": (
+        "4c24317c1911337f2f7b4b0e311e8016cdb0720540e35e36ada6254937fa60f2"
     ),
-    "listwise_verdict.v1.zh.jinja": (
-        "571b787229002ea2079eb45b907b9879380b2038d1fce0a393178aa8fdae0209"
+    "listwise_labels.v2.zh.jinja": (
+        "48211802af7ec8bd4c5ee8be8ed072f849dace47d948d3ea85b3bf65dcf77dc4"
+    ),
+    "listwise_verdict.v2.en.jinja": (
+        "fa262abd17512f75bd1d4bcc1a35a5aaad34f1072d051fe0712e1a9b91fc5185"
+    ),
+    "listwise_verdict.v2.zh.jinja": (
+        "8696b62d1fd3e9209b1fc8f512cd6f32970bbc3dbc179c361f5a2cd3d93fa3aa"
     ),
 }
 
@@ -55,6 +61,29 @@ def test_listwise_rendering(readout: str, language: str, golden) -> None:
     )
     text = "\n".join(f"--- {role}\n{content}" for role, content in messages) + "\n"
     golden(f"listwise_{readout}.v{template.version}.{language}.txt", text)
+
+
+EVIDENCE = {
+    "en": "sales 7 | bought 3 times | put in the cart",
+    "zh": "销量 7 | 买过 3 次 | 加入过购物车",
+}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_the_shop_knows_of_a_product(language: str) -> None:
+    template = load_template("card_evidence", language)
+    assert template.render(sales=7, bought=3, touched="cart") == EVIDENCE[language]
+    assert template.render(sales=None, bought=0, touched=None) == ""
+
+
+@pytest.mark.parametrize("deed", ["view", "click", "favourite", "cart", "return"])
+def test_every_deed_has_words(deed: str) -> None:
+    said = {
+        load_template("card_evidence", one).render(sales=None, bought=0, touched=deed)
+        for one in ("en", "zh")
+    }
+    assert len(said) == 2
+    assert "" not in said
 
 
 def test_without_profile_or_query_nothing_is_said_of_them() -> None:

@@ -168,9 +168,9 @@ def test_a_profile_never_holds_what_was_bought(tmp_path: Path, tokenizer: HFToke
     )
     found = files.lists(tmp_path / "work", settings, tokenizer, no_progress)
     examples = [found.train.example(row, visit) for row in range(15) for visit in range(2)]
-    silent = [example for example in examples if example.profile is None]
+    silent = [example for example in examples if example.told is None]
     assert 5 < len(silent) < 25
-    assert all(example.profile for example in found.validation)
+    assert all(example.told for example in found.validation)
     trained = {example.user_id for example in examples}
     assert trained.isdisjoint(example.user_id for example in found.validation)
     for example in [*examples, *found.validation]:
@@ -182,9 +182,9 @@ def test_a_profile_never_holds_what_was_bought(tmp_path: Path, tokenizer: HFToke
         assert len(bought) == 1
         number = int(example.user_id[1:])
         assert bought[0].product_id == IDS[number]
-        assert f"number {number} " not in (example.profile or "")
-        if example.profile:
-            assert f"number {number + 1} " in example.profile
+        assert f"number {number} " not in (example.told.summary if example.told else "")
+        if example.told:
+            assert f"number {number + 1} " in example.told.summary
     assert found.train.example(3, 1) == found.train.example(3, 1)
     places = [example.grades.index(1.0) for example in examples]
     assert len(set(places)) > 8
@@ -288,7 +288,7 @@ def test_prompts_are_in_the_language_that_serving_would_choose(
         example = lists.train.example(row, 0)
         chinese = example.request.query == "绿茶"
         assert example.request.language == ("zh" if chinese else "en")
-        assert ("最近" in (example.profile or "")) == chinese
+        assert ("最近" in (example.told.summary if example.told else "")) == chinese
     assert lists.card.languages == ("en", "zh")
 
 

@@ -87,10 +87,10 @@ def test_what_was_clicked_far_down_counts_for_more(
         assert example.weight == 7 / 4
         # Nothing of that day or later is told of the shopper.
         if day == 0:
-            assert example.profile is None
+            assert example.told is None
         else:
-            assert "tea no 1" in (example.profile or "")
-            assert "tea no 4" not in (example.profile or "")
+            assert "tea no 1" in (example.told.summary if example.told else "")
+            assert "tea no 4" not in (example.told.summary if example.told else "")
     assert {str(each) for each in found.pseudonyms} == {example.user_id for example in examples}
     assert found.key_fingerprint
 

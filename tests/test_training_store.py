@@ -108,7 +108,7 @@ def test_only_shoppers_who_agreed_are_learnt_from(shop: Path, tokenizer: HFToken
     assert all(isinstance(each.uuid, UUID) for each in found.pseudonyms)
     assert trained.isdisjoint(example.user_id for example in found.validation)
     # Who wants no profile is shown to the model as a stranger.
-    silent = {names[example.user_id] for example in examples if example.profile is None}
+    silent = {names[example.user_id] for example in examples if example.told is None}
     assert silent <= {8}
     assert found.card.last is not None
     assert found.card.last < START + timedelta(days=10)
@@ -126,7 +126,7 @@ def test_lists_are_searches_of_that_moment(shop: Path, tokenizer: HFTokenizer) -
         later = {f"{KINDS[d % 3]} no {n}" for d in range(day, 12) for n in range(8)}
         earlier = {f"{KINDS[d % 3]} no {n}" for d in range(day) for n in range(8)}
         for title in later - earlier:
-            assert title not in (example.profile or "")
+            assert title not in (example.told.summary if example.told else "")
         others = [c.product for c in example.candidates if c.product is not target]
         hard += sum(other.category == target.category for other in others)
     assert hard > 2 * len(found.train)

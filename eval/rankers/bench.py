@@ -20,7 +20,7 @@ from eval.rankers.profiles import CaseProfiles, WrittenCaseProfiles
 from eval.rankers.ranked import Hashes, tie_breakers
 from eval.rankers.recall import Recall
 from eval.statistics.estimates import Integers
-from reranker.learned_interest import InterestModel, learn
+from reranker.learned_interest import InterestModel, LearnedInterest, learn
 from reranker.ports import LanguageModel, Progress, Tokenizer, no_progress
 from reranker.schema import Product
 from reranker.settings import Settings
@@ -132,6 +132,14 @@ class Bench:
         model = learn(self.past.choices(), texts, seed=self.seed)
         self.progress("learning interest", 1, 1)
         return model
+
+    @cached_property
+    def learned(self) -> LearnedInterest | None:
+        """The same model as searches ask it."""
+        model = self.interest_model
+        if model is None:
+            return None
+        return LearnedInterest(model, np.arange(len(self.table)), self.table)
 
     @property
     def depth(self) -> int:

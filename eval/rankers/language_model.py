@@ -19,6 +19,7 @@ from reranker.schema import (
     Candidate,
     Issue,
     Language,
+    ProductInterest,
     SearchRequest,
     UserProfile,
 )
@@ -39,9 +40,9 @@ class ModelRanker:
 
     def rank(self, case: Case) -> Ranked:
         """Return the model's order; what it did not judge follows as it came."""
-        candidates = _candidates(self.bench, self.bench.candidates(case))
         request = _request(self.bench, case)
         profile = self.profile(case, self.ranker.language(request))
+        candidates, _ = _candidates(self.bench, self.bench.candidates(case), profile)
         depth = _depth(self.bench, case)
         judged = self.bench.portal.call(self.ranker.judge, request, profile, candidates[:depth])
         last = len(candidates) + 1
@@ -66,8 +67,8 @@ class ServedRanker:
         request = _request(bench, case)
         language = self.ranker.language(request) if self.ranker else "en"
         profile = self.profiles.of(case, language)
-        found = _candidates(bench, bench.recall.order(case))
-        blend = Blend(found, profile, bench.settings.fusion)
+        found, interest = _candidates(bench, bench.recall.order(case), profile)
+        blend = Blend(found, profile, interest, bench.settings.fusion)
         depth = _depth(bench, case)
         shown = blend.candidates[:depth]
         judged = Judgement.nothing(len(shown))
@@ -121,6 +122,7 @@ def full(bench: Bench) -> ServedRanker:
 
 def full_without_model(bench: Bench) -> ServedRanker:
     """Rank as served while the model is down."""
+    _ = bench.profiles, bench.learned
     return ServedRanker(bench, None, bench.profiles, concurrency=1)
 
 
@@ -131,7 +133,7 @@ def _model_ranker(bench: Bench, profile: ProfileOf, *, seed: int | None = None) 
 
 def _prepare(bench: Bench) -> None:
     """Make what several threads will share, before there are several."""
-    _ = bench.portal, bench.profiles
+    _ = bench.portal, bench.profiles, bench.learned
     if any(case.candidates is None for case in bench.cases):
         bench.recall.warm_up()
 
@@ -167,11 +169,17 @@ def _request(bench: Bench, case: Case) -> SearchRequest:
     )
 
 
-def _candidates(bench: Bench, ids: Sequence[str]) -> tuple[Candidate, ...]:
-    return tuple(
-        Candidate(product=product, recall_rank=rank, recall_score=1 / rank)
-        for rank, product in enumerate(bench.products(ids), 1)
+def _candidates(
+    bench: Bench, ids: Sequence[str], profile: UserProfile | None
+) -> tuple[tuple[Candidate, ...], tuple[ProductInterest, ...] | None]:
+    """Return candidates as a search has them, and the learned interest in each."""
+    known = bench.learned.of(profile, ids) if bench.learned else None
+    sales = [one.sales for one in known] if known else [None] * len(ids)
+    found = tuple(
+        Candidate(product=product, recall_rank=rank, recall_score=1 / rank, sales=level)
+        for rank, (product, level) in enumerate(zip(bench.products(ids), sales, strict=True), 1)
     )
+    return found, known
 
 
 def _ranked(ids: tuple[str, ...], judged: Judgement) -> Ranked:

@@ -11,6 +11,7 @@ from reranker.cli import (
     demo,
     evaluate,
     events,
+    interest,
     labels,
     llm,
     privacy,
@@ -52,6 +53,7 @@ app.add_typer(events.behaviour, name="behaviour")
 app.add_typer(labels.labels, name="labels")
 app.add_typer(privacy.privacy, name="privacy")
 app.add_typer(store.index, name="index")
+app.add_typer(interest.interest, name="interest")
 app.add_typer(llm.llm, name="llm")
 app.command("profile")(profiles.profile)
 app.command("search")(search.search)

@@ -6,5 +6,6 @@ is the hand-set rule over a profile that needs nothing to learn from.
 
 from reranker.learned_interest.choices import Choices
 from reranker.learned_interest.model import InterestModel, learn
+from reranker.learned_interest.shop import LearnedInterest, ShopInterest
 
-__all__ = ["Choices", "InterestModel", "learn"]
+__all__ = ["Choices", "InterestModel", "LearnedInterest", "ShopInterest", "learn"]

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from reranker.learned_interest.choices import Choices, Integers, hold_out
-from reranker.learned_interest.signals import NAMES, Floats, Signals
+from reranker.learned_interest.counting import Floats
+from reranker.learned_interest.signals import NAMES, Signals
 from reranker.learned_interest.words import word_vectors
+from reranker.ports import Progress, no_progress
 
 _EXAMPLES = 3000
-_FEWEST = 20
+FEWEST_EXAMPLES = 20
 _OTHERS = 19
 _SHRINKAGE = 0.01
 
@@ -33,6 +35,11 @@ class InterestModel:
     mean: Floats
     spread: Floats
     examples: int
+
+    @property
+    def products(self) -> int:
+        """Number of products; the next number stands for one of which nothing is known."""
+        return len(self.signals.popularity) - 1
 
     def of(self, history: Integers, products: Integers) -> Floats:
         """Return the interest in each product, 0 to 1.
@@ -59,7 +66,13 @@ class InterestModel:
         return dict(zip(NAMES, self.weights.tolist(), strict=True))
 
 
-def learn(choices: Choices, texts: Sequence[str], *, seed: int = 0) -> InterestModel | None:
+def learn(
+    choices: Choices,
+    texts: Sequence[str],
+    *,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> InterestModel | None:
     """Learn from what shoppers chose; None where too few made two choices.
 
     The last choices of some shoppers are held out. Signals are counted on the rest, and the model
@@ -70,22 +83,27 @@ def learn(choices: Choices, texts: Sequence[str], *, seed: int = 0) -> InterestM
         choices: all that is known.
         texts: of each product, such as title, brand and category.
         seed: of the draws.
+        progress: told what is being done.
     """
     rng = np.random.default_rng(seed)
     held = hold_out(choices, _EXAMPLES, rng)
-    if len(held.answers) < _FEWEST or choices.products < 2:
+    if len(held.answers) < FEWEST_EXAMPLES or choices.products < 2:
         return None
-    words = word_vectors(texts)
+    # One product more, that nobody chose and that has no words, stands for all that is new.
+    words = word_vectors([*texts, ""])
     drawn = rng.integers(choices.products - 1, size=(len(held.answers), _OTHERS))
     answers = held.answers[:, None]
     # Numbers from the answer's on move up by one: the answer itself is never drawn.
     lists = np.concatenate([answers, drawn + (drawn >= answers)], axis=1)
-    found = Signals(held.rest, words, seed=seed).of(held.histories, lists)
+    examples = Signals.count(
+        held.rest, words, seed=seed, progress=progress, stage="counting, less what is to be told"
+    )
+    found = examples.of(held.histories, lists)
     mean = found.mean(axis=(0, 1))
     spread = np.maximum(found.std(axis=(0, 1)), 1e-9)
     weights, bias = _fit((found - mean) / spread)
     return InterestModel(
-        signals=Signals(choices, words, seed=seed),
+        signals=Signals.count(choices, words, seed=seed, progress=progress),
         weights=weights,
         bias=bias,
         mean=mean,

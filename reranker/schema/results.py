@@ -70,6 +70,21 @@ class Candidate(Value):
     from_history: bool = False
 
 
+class ProductInterest(Value):
+    """What the shop's behaviour tells of one shopper's interest in one product.
+
+    Attributes:
+        odds: logarithm of the odds that the shopper takes this product next when it stands among 19
+            others drawn at random.
+        sales: as in `Candidate`.
+        goes_with: title of the product among the shopper's latest that it is bought with most.
+    """
+
+    odds: FiniteFloat
+    sales: Annotated[int, Field(ge=0, le=9)]
+    goes_with: str | None = None
+
+
 Outcome = Literal["model", "repaired", "fallback"]
 IssueCode = Literal[
     "model_error",

@@ -1,0 +1,136 @@
+"""What is counted over choices: what goes together, what follows, and products in factors."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reranker.learned_interest.choices import Choices, Integers
+from reranker.ports import Progress, no_progress
+
+Floats = npt.NDArray[np.float64]
+Reals = npt.NDArray[np.float32]
+
+NEIGHBOURS = 200
+_FEWEST_SHOPPERS = 2
+_BLOCK = 1024
+_FACTORS = 48
+_SPARE = 8
+_ROUNDS = 3
+_DAMPING = 0.3
+
+
+def bought(choices: Choices) -> Any:
+    """Return shoppers by products, 1 where chosen: many purchases by one shopper are one.
+
+    The last column is of the product of which nothing is known.
+    """
+    from scipy.sparse import csr_matrix
+
+    users, number = np.unique(choices.user, return_inverse=True)
+    shape = (len(users), choices.products + 1)
+    found = csr_matrix((np.ones(len(number), np.float32), (number, choices.product)), shape=shape)
+    found.sum_duplicates()
+    found.data[:] = 1.0
+    return found
+
+
+def neighbours(
+    bought: Any, popularity: Floats, *, progress: Progress = no_progress, stage: str = ""
+) -> Any:
+    """Return products by products: the cosine of their columns of shoppers.
+
+    Pairs that one shopper alone bought are left out: they would tell of that shopper. Of each
+    product the 200 that it goes with most closely are kept, itself among them (item-based
+    collaborative filtering, Linden et al. 2003).
+    """
+    from scipy.sparse import csr_matrix
+
+    by_product = bought.T.tocsr()
+    size = len(popularity)
+    scale = (1 / np.sqrt(np.maximum(popularity, 1.0))).astype(np.float32)
+    columns, values, counts = [], [], []
+    for start in range(0, size, _BLOCK):
+        both = _of_several((by_product[start : start + _BLOCK] @ bought).tocsr())
+        both.sort_indices()
+        rows = np.repeat(np.arange(both.shape[0]), np.diff(both.indptr))
+        both.data *= scale[start + rows] * scale[both.indices]
+        for first, last in zip(both.indptr[:-1], both.indptr[1:], strict=True):
+            kept = slice(first, last)
+            if last - first > NEIGHBOURS:
+                strongest = np.argpartition(both.data[kept], -NEIGHBOURS)[-NEIGHBOURS:]
+                kept = first + np.sort(strongest)
+            columns.append(both.indices[kept].astype(np.int32))
+            values.append(both.data[kept])
+            counts.append(len(columns[-1]))
+        progress(stage, min(start + _BLOCK, size), size)
+    ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return csr_matrix((np.concatenate(values), np.concatenate(columns), ends), shape=(size, size))
+
+
+def follows(choices: Choices) -> Any:
+    """Return products by products: distinct shoppers who chose the second right after the first.
+
+    What one shopper alone did is left out, as in `neighbours`.
+    """
+    from scipy.sparse import csr_matrix
+
+    same = np.flatnonzero(np.diff(choices.sequence) == 0)
+    first, second = choices.product[same], choices.product[same + 1]
+    order = np.lexsort((second, first, choices.user[same]))
+    steps = [np.diff(column[order]) for column in (choices.user[same], first, second)]
+    new = np.ones(len(order), bool)
+    new[1:] = steps[0].astype(bool) | steps[1].astype(bool) | steps[2].astype(bool)
+    kept = order[new]
+    size = choices.products + 1
+    ones = np.ones(len(kept), np.float32)
+    found = csr_matrix((ones, (first[kept], second[kept])), shape=(size, size))
+    found.sum_duplicates()
+    return _of_several(found)
+
+
+def factors(bought: Any, popularity: Floats, rng: np.random.Generator) -> Reals:
+    """Return products in factors, rows of length 1 (0 where nobody bought it).
+
+    The right singular vectors of shoppers by products, scaled by their values; long baskets and
+    popular products are damped. By randomised subspace iteration (Halko et al. 2011).
+    """
+    from scipy.sparse import diags
+
+    basket = np.asarray(bought.sum(axis=1), np.float64).ravel()
+    even = diags(1 / np.sqrt(np.maximum(basket, 1.0)))
+    damped = diags(np.maximum(popularity, 1.0) ** -_DAMPING)
+    matrix = (even @ bought @ damped).tocsr()
+    kept = min(_FACTORS, *matrix.shape)
+    space = rng.standard_normal((matrix.shape[1], min(kept + _SPARE, matrix.shape[1])))
+    for _ in range(_ROUNDS):
+        space, _ = np.linalg.qr(matrix.T @ (matrix @ space))
+    small = matrix @ space
+    vectors, squares, _ = np.linalg.svd(small.T @ small)
+    found = (space @ vectors)[:, :kept] * np.sqrt(squares[:kept])
+    length = np.linalg.norm(found, axis=1, keepdims=True)
+    result: Reals = np.divide(found, length, out=np.zeros_like(found), where=length > 1e-9).astype(
+        np.float32
+    )
+    return result
+
+
+def _of_several(counts: Any) -> Any:
+    """Return counts without those of a single shopper."""
+    counts.data[counts.data < _FEWEST_SHOPPERS] = 0
+    counts.eliminate_zeros()
+    return counts
+
+
+def entries(matrix: Any, row: int, columns: Integers) -> Reals:
+    """Return some entries of one row of a sparse matrix with sorted indices."""
+    start, end = matrix.indptr[row], matrix.indptr[row + 1]
+    found = np.zeros(len(columns), np.float32)
+    if start == end:
+        return found
+    indices = matrix.indices[start:end]
+    places = np.searchsorted(indices, columns)
+    inside = np.minimum(places, end - start - 1)
+    there = indices[inside] == columns
+    found[there] = matrix.data[start:end][inside[there]]
+    return found

@@ -1,0 +1,146 @@
+"""The interest that a shop's shoppers taught, asked for one shopper and some products."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+
+import numpy as np
+
+from reranker.learned_interest.choices import Integers
+from reranker.learned_interest.model import InterestModel
+from reranker.learned_interest.stored import StoredInterest
+from reranker.sales import sales_levels
+from reranker.schema import ProductInterest, UserProfile
+from retrieval.product_table import ProductTable
+from retrieval.profiles.lookup import ProductLookup
+
+_LOOK_AGAIN_S = 1.0
+_GOES_WELL = 0.05
+
+
+class LearnedInterest:
+    """A model, and which of its products is which of a catalogue. Thread-safe."""
+
+    def __init__(self, model: InterestModel, numbers: Integers, table: ProductTable) -> None:
+        """Take the model.
+
+        Args:
+            model: of what shoppers chose.
+            numbers: of each row of the table the model's number; -1 where it has none.
+            table: the catalogue.
+        """
+        self._model = model
+        nothing = model.products  # a product that nobody chose and that has no words
+        # The last place is what row -1, an unknown product, comes to.
+        self._numbers = np.append(np.where(numbers < 0, nothing, numbers), nothing)
+        rows = np.full(model.products + 1, -1, np.int64)
+        known = np.flatnonzero(numbers >= 0)
+        rows[numbers[known]] = known
+        self._rows = rows
+        self._lookup = ProductLookup(table)
+        self._most = float(model.signals.popularity.max(initial=0.0))
+
+    def of(
+        self, profile: UserProfile | None, product_ids: Sequence[str]
+    ) -> tuple[ProductInterest, ...]:
+        """Return the interest of a shopper in some products; see `ProductInterest`.
+
+        Args:
+            profile: None for a shopper of whom nothing is known: then it is what sells.
+            product_ids: those asked about.
+        """
+        if not product_ids:
+            return ()
+        asked = self._numbers[self._lookup.rows(product_ids)]
+        bought = profile.purchases if profile else {}
+        history = self._history(bought)
+        odds = self._model.odds(history, asked)
+        partners, closeness = self._model.signals.closest(history, asked)
+        popularity = self._model.signals.popularity[asked]
+        others = popularity - np.array([product in bought for product in product_ids])
+        return tuple(
+            ProductInterest(odds=value, sales=level, goes_with=title)
+            for value, level, title in zip(
+                odds.tolist(),
+                sales_levels(others, self._most),
+                self._titles(np.where(closeness >= _GOES_WELL, partners, -1)),
+                strict=True,
+            )
+        )
+
+    def _history(self, bought: dict[str, int]) -> Integers:
+        """Return the numbers of what was bought, each as often, the product bought last at last."""
+        numbers = self._numbers[self._lookup.rows(list(bought))] if bought else np.empty(0, int)
+        history = np.repeat(numbers, list(bought.values()))[::-1]
+        return history[history < self._model.products]
+
+    def _titles(self, partners: Integers) -> list[str | None]:
+        rows = np.where(partners < 0, -1, self._rows[partners]).tolist()
+        titles = self._lookup.titles([row for row in rows if row >= 0])
+        return [titles[row] if row >= 0 else None for row in rows]
+
+
+@dataclass(frozen=True)
+class _Open:
+    name: str
+    as_of: datetime
+    interest: LearnedInterest
+
+
+class ShopInterest:
+    """The learned interest of a store. Implements `reranker.ports.InterestSource`; thread-safe.
+
+    What is learnt anew while this is in use is taken up within a second.
+    """
+
+    def __init__(self, stored: StoredInterest, table: ProductTable) -> None:
+        """Open what has been learnt, if anything has.
+
+        Raises:
+            DataError: it is corrupt.
+        """
+        self._stored = stored
+        self._table = table
+        self._lock = Lock()
+        self._open: _Open | None = None
+        self._looked_at = 0.0
+        self._follow()
+
+    def knows(self, at: datetime) -> bool:
+        """Tell whether something has been learnt, and all of it from before a moment."""
+        return self._opened(at) is not None
+
+    def of(
+        self, profile: UserProfile | None, product_ids: Sequence[str], at: datetime
+    ) -> tuple[ProductInterest, ...] | None:
+        """Return the interest of a shopper in some products; None where it `knows` nothing."""
+        opened = self._opened(at)
+        return opened.interest.of(profile, product_ids) if opened else None
+
+    def _opened(self, at: datetime) -> _Open | None:
+        self._follow()
+        opened = self._open
+        return opened if opened is not None and at >= opened.as_of else None
+
+    def _follow(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_AGAIN_S and self._looked_at:
+            return
+        with self._lock:
+            self._looked_at = now
+            name = self._stored.current
+            if name == (self._open.name if self._open else None):
+                return
+            if name is None:
+                self._open = None
+                return
+            manifest = self._stored.manifest(name)
+            model, keys = self._stored.load(name, manifest)
+            rows = self._table.rows_of_keys(keys)
+            numbers = np.full(len(self._table), -1, np.int64)
+            there = np.flatnonzero(rows >= 0)
+            numbers[rows[there]] = there
+            interest = LearnedInterest(model, numbers, self._table)
+            self._open = _Open(name, manifest.as_of, interest)

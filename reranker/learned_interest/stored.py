@@ -1,0 +1,177 @@
+"""The learned interest on the disk: whole generations, and a file that names the one in use.
+
+    interest/current              the name of the generation in use
+    interest/4f1c.../manifest.json
+    interest/4f1c.../*.npy        arrays, mapped into memory
+
+A generation is never changed once `current` names it; a killed learning leaves the one before.
+"""
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from pydantic import Field, ValidationError
+
+from reranker.errors import DataError
+from reranker.learned_interest.choices import Integers
+from reranker.learned_interest.model import InterestModel
+from reranker.learned_interest.signals import NAMES, Signals
+from reranker.schema import Value
+from retrieval.files import replacing
+
+CURRENT = "current"
+_FORMAT = 1
+_SPARSE = ("together", "follows", "words")
+_REMEDY = "run shelfwise interest learn"
+
+
+class InterestManifest(Value):
+    """What was learnt, and from what.
+
+    Attributes:
+        as_of: everything before it was looked at, nothing from then on.
+        products: of the catalogue then.
+        purchases, shoppers: that were counted.
+        examples: held-out purchases that the weights were fitted on.
+        weights: of each signal, in units of its spread.
+    """
+
+    format: int = _FORMAT
+    as_of: datetime
+    products: int = Field(ge=1)
+    purchases: int = Field(ge=1)
+    shoppers: int = Field(ge=1)
+    examples: int = Field(ge=1)
+    bias: float
+    weights: dict[str, float]
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+    words: int = Field(ge=1, description="different words of the products' texts")
+
+
+class StoredInterest:
+    """The generations of one store."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder; it need not exist."""
+        self.folder = folder
+
+    @property
+    def current(self) -> str | None:
+        """Name of the generation in use; None before the first."""
+        try:
+            return (self.folder / CURRENT).read_text("utf-8").strip()
+        except FileNotFoundError:
+            return None
+
+    def save(self, model: InterestModel, keys: Integers, manifest: InterestManifest) -> None:
+        """Write a generation, put it into use, and remove the others.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        name = secrets.token_hex(8)
+        target = self.folder / name
+        try:
+            target.mkdir(parents=True)
+            with FileLock(self.folder / "lock"):
+                for file, array in _arrays(model, keys):
+                    np.save(target / f"{file}.npy", array)
+                with replacing(target / "manifest.json") as temporary:
+                    temporary.write_text(manifest.model_dump_json(indent=2), "utf-8")
+                with replacing(self.folder / CURRENT) as temporary:
+                    temporary.write_text(name, "utf-8")
+                for other in self.folder.iterdir():
+                    if other.is_dir() and other.name != name:
+                        shutil.rmtree(other)
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: the learned interest cannot be written: {error}"
+            ) from error
+
+    def manifest(self, name: str) -> InterestManifest:
+        """Read what a generation was learnt from.
+
+        Raises:
+            DataError: it is corrupt, or of another version.
+        """
+        path = self.folder / name / "manifest.json"
+        try:
+            found = InterestManifest.model_validate_json(path.read_text("utf-8"))
+        except (OSError, ValidationError) as error:
+            raise DataError(f"{path}: the learned interest is corrupt; {_REMEDY}") from error
+        if found.format != _FORMAT or tuple(found.weights) != NAMES:
+            raise DataError(f"{path}: the interest was learnt by another version; {_REMEDY}")
+        return found
+
+    def load(self, name: str, manifest: InterestManifest) -> tuple[InterestModel, Integers]:
+        """Map a generation into memory: the model, and the catalogue's key of each product.
+
+        Raises:
+            DataError: a file is missing or corrupt.
+        """
+        folder = self.folder / name
+        try:
+            arrays = {
+                path.stem: np.load(path, mmap_mode="r", allow_pickle=False)
+                for path in folder.glob("*.npy")
+            }
+            size = manifest.products + 1
+            widths = dict.fromkeys(_SPARSE, size) | {"words": manifest.words}
+            signals = Signals(
+                popularity=np.asarray(arrays["popularity"]),
+                factors=arrays["factors"],
+                **{each: _sparse(arrays, each, (size, widths[each])) for each in _SPARSE},
+            )
+            keys = np.asarray(arrays["keys"])
+            if (
+                len(keys) != manifest.products
+                or len(signals.popularity) != size
+                or len(signals.factors) != size
+            ):
+                raise ValueError("the arrays do not have the sizes of the manifest")
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(
+                f"{folder}: the learned interest is corrupt ({error}); {_REMEDY}"
+            ) from error
+        model = InterestModel(
+            signals=signals,
+            weights=np.array(list(manifest.weights.values())),
+            bias=manifest.bias,
+            mean=np.array(manifest.mean),
+            spread=np.array(manifest.spread),
+            examples=manifest.examples,
+        )
+        return model, keys
+
+
+def _arrays(model: InterestModel, keys: Integers) -> Iterator[tuple[str, Any]]:
+    signals = model.signals
+    yield "keys", keys
+    yield "popularity", signals.popularity
+    yield "factors", signals.factors
+    for name in _SPARSE:
+        matrix = getattr(signals, name)
+        matrix.sort_indices()
+        yield f"{name}_data", matrix.data.astype(np.float32)
+        yield f"{name}_indices", matrix.indices.astype(np.int32)
+        yield f"{name}_indptr", matrix.indptr.astype(np.int64)
+
+
+def _sparse(arrays: dict[str, Any], name: str, shape: tuple[int, int]) -> Any:
+    from scipy.sparse import csr_matrix
+
+    data, indices, ends = (arrays[f"{name}_{part}"] for part in ("data", "indices", "indptr"))
+    if len(ends) != shape[0] + 1 or ends[-1] != len(data) or len(data) != len(indices):
+        raise ValueError(f"{name} does not have the sizes of the manifest")
+    found = csr_matrix(shape, dtype=np.float32)
+    # Set, not checked: that would read every page of the files.
+    found.data, found.indices, found.indptr = data, indices, ends
+    found.has_sorted_indices = found.has_canonical_format = True
+    return found
