@@ -11,6 +11,8 @@ from reranker.cli.output import console, print_json, progress_bars
 from reranker.errors import ConfigError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from eval.datasets import ShopFiles
     from reranker.ports import Progress
     from reranker.settings import Settings
@@ -21,7 +23,7 @@ _CLOSING = """\
 Three commands to try next:
   {shelfwise} search "dog food" --user 1453 --explain{store}
   {shelfwise} profile 2314{store}
-  {shelfwise} search --user 2314 --at 2017-12-24 -k 5{store}\
+  {shelfwise} search --user 2314 --at 2018-01-05 -k 5{store}\
 """
 
 
@@ -47,7 +49,7 @@ def demo(
     settings = load_settings(config, store, sets)
     with progress_bars() as report:
         data = complete_journey(_cache() / "complete-journey", progress=report)
-        _prepare(settings, data, seed_example(), report)
+        _prepare(settings, data, seed_example(), GROCERY.at, report)
         model = open_model(settings, progress=report)
         grocery = run_scenario(GROCERY, settings, model, report)
         seed = run_scenario(SEED, _at(settings, settings.store.path / _SEED), model, report)
@@ -66,7 +68,11 @@ def demo(
 
 
 def _prepare(
-    settings: "Settings", shop: "ShopFiles", seed: "ShopFiles", report: "Progress"
+    settings: "Settings",
+    shop: "ShopFiles",
+    seed: "ShopFiles",
+    as_of: "datetime",
+    report: "Progress",
 ) -> None:
     """Make the demo's store, unless it is there, and bring its indexes up to date.
 
@@ -76,7 +82,7 @@ def _prepare(
     Raises:
         ConfigError: the folder holds something else.
     """
-    from reranker.wiring import index_catalogue
+    from reranker.wiring import index_catalogue, learn_interest, stored_interest
 
     folder = settings.store.path
     if not _is_ours(settings, shop):
@@ -88,10 +94,13 @@ def _prepare(
         partial = folder.with_name(f"{folder.name}.partial")
         _import(_at(settings, partial / _SEED), seed, report)
         _import(_at(settings, partial), shop, report)
+        learn_interest(_at(settings, partial), as_of, progress=report)
         if folder.exists():
             folder.rmdir()
         partial.replace(folder)
     index_catalogue(settings, progress=report)
+    if stored_interest(settings).current is None:  # of a store from before this was learnt
+        learn_interest(settings, as_of, progress=report)
 
 
 def _is_ours(settings: "Settings", shop: "ShopFiles") -> bool:

@@ -78,7 +78,8 @@ def _show(manifest: "InterestManifest", *, as_json: bool) -> None:
     console.print(
         f"learnt from {manifest.purchases:,} purchases of {manifest.shoppers:,} shoppers before "
         f"{manifest.as_of:%Y-%m-%d %H:%M} UTC: {manifest.products:,} products, weights fitted on "
-        f"{manifest.examples:,} purchases held out"
+        f"{manifest.examples:,} purchases held out",
+        soft_wrap=True,
     )
     table = Table("Signal", "Weight", box=None, pad_edge=False)
     table.columns[1].justify = "right"

@@ -36,35 +36,49 @@ def bought(choices: Choices) -> Any:
 
 
 def neighbours(
-    bought: Any, popularity: Floats, *, progress: Progress = no_progress, stage: str = ""
+    bought: Any,
+    popularity: Floats,
+    rows: Integers,
+    *,
+    progress: Progress = no_progress,
+    stage: str = "",
 ) -> Any:
     """Return products by products: the cosine of their columns of shoppers.
 
     Pairs that one shopper alone bought are left out: they would tell of that shopper. Of each
     product the 200 that it goes with most closely are kept, itself among them (item-based
     collaborative filtering, Linden et al. 2003).
+
+    Args:
+        bought: shoppers by products.
+        popularity: of the products.
+        rows: products, ascending, whose rows are counted; the others stay empty.
+        progress: told of the rows counted.
+        stage: what it is told.
     """
     from scipy.sparse import csr_matrix
 
     by_product = bought.T.tocsr()
     size = len(popularity)
     scale = (1 / np.sqrt(np.maximum(popularity, 1.0))).astype(np.float32)
-    columns, values, counts = [], [], []
-    for start in range(0, size, _BLOCK):
-        both = _of_several((by_product[start : start + _BLOCK] @ bought).tocsr())
+    columns, values = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+    counts = np.zeros(size + 1, np.int64)
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        both = _of_several((by_product[block] @ bought).tocsr())
         both.sort_indices()
-        rows = np.repeat(np.arange(both.shape[0]), np.diff(both.indptr))
-        both.data *= scale[start + rows] * scale[both.indices]
-        for first, last in zip(both.indptr[:-1], both.indptr[1:], strict=True):
-            kept = slice(first, last)
+        own = np.repeat(block, np.diff(both.indptr))
+        both.data *= scale[own] * scale[both.indices]
+        for row, first, last in zip(block, both.indptr[:-1], both.indptr[1:], strict=True):
+            kept: slice | Integers = slice(first, last)
             if last - first > NEIGHBOURS:
                 strongest = np.argpartition(both.data[kept], -NEIGHBOURS)[-NEIGHBOURS:]
                 kept = first + np.sort(strongest)
             columns.append(both.indices[kept].astype(np.int32))
             values.append(both.data[kept])
-            counts.append(len(columns[-1]))
-        progress(stage, min(start + _BLOCK, size), size)
-    ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+            counts[row + 1] = len(columns[-1])
+        progress(stage, min(start + _BLOCK, len(rows)), len(rows))
+    ends = np.cumsum(counts)
     return csr_matrix((np.concatenate(values), np.concatenate(columns), ends), shape=(size, size))
 
 

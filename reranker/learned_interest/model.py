@@ -7,7 +7,7 @@ import numpy as np
 
 from reranker.learned_interest.choices import Choices, Integers, hold_out
 from reranker.learned_interest.counting import Floats
-from reranker.learned_interest.signals import NAMES, Signals
+from reranker.learned_interest.signals import NAMES, Signals, latest_of
 from reranker.learned_interest.words import word_vectors
 from reranker.ports import Progress, no_progress
 
@@ -15,6 +15,7 @@ _EXAMPLES = 3000
 FEWEST_EXAMPLES = 20
 _OTHERS = 19
 _SHRINKAGE = 0.01
+_UNSEEN = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,17 @@ class InterestModel:
         return result
 
     def odds(self, history: Integers, products: Integers) -> Floats:
-        """Return the logarithm of the odds that `of` gives as chances."""
+        """Return the logarithm of the odds that `of` gives as chances.
+
+        Of a shopper without a history they follow from what sells: all purchases being alike, one
+        product is taken and 19 drawn at random stand beside it. What is learnt from histories does
+        not hold there: whoever has the best seller already does not buy it next.
+        """
+        if not len(history):
+            popularity = self.signals.popularity
+            others = _OTHERS * popularity.sum() / max(self.products, 1)
+            chances: Floats = np.log(popularity[products] + _UNSEEN) - np.log(others)
+            return chances
         found = self.signals.of((history,), products[None, :])[0]
         result: Floats = (found - self.mean) / self.spread @ self.weights + self.bias
         return result
@@ -96,7 +107,12 @@ def learn(
     # Numbers from the answer's on move up by one: the answer itself is never drawn.
     lists = np.concatenate([answers, drawn + (drawn >= answers)], axis=1)
     examples = Signals.count(
-        held.rest, words, seed=seed, progress=progress, stage="counting, less what is to be told"
+        held.rest,
+        words,
+        asked_of=np.concatenate([latest_of(history) for history in held.histories]),
+        seed=seed,
+        progress=progress,
+        stage="counting, less what is to be told",
     )
     found = examples.of(held.histories, lists)
     mean = found.mean(axis=(0, 1))

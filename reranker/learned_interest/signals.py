@@ -57,6 +57,7 @@ class Signals:
         choices: Choices,
         words: Any,
         *,
+        asked_of: Integers | None = None,
         seed: int = 0,
         progress: Progress = no_progress,
         stage: str = "counting",
@@ -66,15 +67,17 @@ class Signals:
         Args:
             choices: what is known.
             words: of each product, see `word_vectors`.
+            asked_of: products that histories will hold, where no others are; None: any.
             seed: of the factors' start.
             progress: told how many products are counted.
             stage: what it is told.
         """
         bought = counting.bought(choices)
         popularity = np.asarray(bought.sum(axis=0), np.float64).ravel()
+        rows = np.arange(len(popularity)) if asked_of is None else np.unique(asked_of)
         return cls(
             popularity=popularity,
-            together=counting.neighbours(bought, popularity, progress=progress, stage=stage),
+            together=counting.neighbours(bought, popularity, rows, progress=progress, stage=stage),
             follows=counting.follows(choices),
             factors=counting.factors(bought, popularity, np.random.default_rng(seed)),
             words=words,

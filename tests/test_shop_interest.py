@@ -1,0 +1,234 @@
+"""The interest learnt from a store: who counts, when it may be used, and that it is never half."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from reranker import Reranker, SearchRequest, Settings, build
+from reranker.cli.app import app
+from reranker.errors import DataError
+from reranker.learned_interest import ShopInterest
+from reranker.learned_interest.learning import learn_interest
+from reranker.learned_interest.stored import StoredInterest
+from reranker.models.embedded import EmbeddedModel
+from reranker.schema import BehaviourEvent, EventKind, Product, UserProfile
+from reranker.wiring import catalogue_file, index_catalogue
+from retrieval.behaviour import BehaviourStore
+from retrieval.product_table import ProductTable
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+LEARNT = START + timedelta(days=30)
+KINDS = ("tea", "soap", "rope")
+
+
+def name(kind: int, number: int) -> str:
+    return f"{KINDS[kind]}-{number}"
+
+
+def purchases(shoppers: int, days: int = 5) -> list[BehaviourEvent]:
+    """Everybody buys things of one kind, number 0 of it first: it sells best."""
+    rng = np.random.default_rng(0)
+    found = []
+    for user in range(shoppers):
+        numbers = [0, *(1 + rng.permutation(9)[: days - 1]).tolist()]
+        for day, number in enumerate(numbers):
+            found.append(
+                BehaviourEvent(
+                    user_id=f"shopper {user}",
+                    kind=EventKind.PURCHASE,
+                    at=START + timedelta(days=day, minutes=user),
+                    product_id=name(user % 3, number),
+                )
+            )
+    return found
+
+
+def table_of(numbers: int = 10) -> ProductTable:
+    found = [
+        Product(product_id=name(kind, number), title=f"{KINDS[kind]} {number}", category="Things")
+        for kind in range(3)
+        for number in range(numbers)
+    ]
+    return ProductTable.empty().upsert(found)[0]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shop")
+    table_of().save(folder / "catalogue" / "products.arrow")
+    with BehaviourStore(folder) as store:
+        store.append(purchases(90))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learnt(shop: Path) -> StoredInterest:
+    stored = StoredInterest(shop / "interest")
+    with BehaviourStore(shop, read_only=True) as store:
+        learn_interest(store, table_of(), stored, LEARNT)
+    return stored
+
+
+def profile_of(*bought: str) -> UserProfile:
+    """Return a profile with purchases, the newest first."""
+    counts = {each: bought.count(each) for each in dict.fromkeys(bought)}
+    return UserProfile(
+        user_id="u", as_of=LEARNT, purchases=counts, event_count=len(bought), summary=""
+    )
+
+
+def test_what_goes_with_the_latest_purchases_comes_first(learnt: StoredInterest) -> None:
+    interest = ShopInterest(learnt, table_of())
+    asked = [name(kind, 7) for kind in range(3)]
+    for kind in range(3):
+        profile = profile_of(name(kind, 2), name(kind, 3))
+        found = interest.of(profile, asked, LEARNT)
+        assert found is not None
+        odds = [one.odds for one in found]
+        assert np.argmax(odds) == kind
+        assert found[kind].goes_with in {f"{KINDS[kind]} 2", f"{KINDS[kind]} 3"}
+        assert all(found[other].goes_with is None for other in range(3) if other != kind)
+
+
+def test_strangers_are_told_what_sells(learnt: StoredInterest) -> None:
+    interest = ShopInterest(learnt, table_of())
+    found = interest.of(None, [name(0, 0), name(0, 7)], LEARNT)
+    assert found is not None
+    assert found[0].odds > found[1].odds
+    assert found[0].sales == 9 > found[1].sales
+    assert interest.of(None, [], LEARNT) == ()
+
+
+def test_ones_own_purchase_is_not_counted_as_a_sale(shop: Path, tmp_path: Path) -> None:
+    table = table_of()
+    with BehaviourStore(tmp_path) as store:
+        lone = {"kind": EventKind.PURCHASE, "user_id": "lone", "product_id": name(2, 9)}
+        store.append([*purchases(90, days=3), BehaviourEvent(at=START, **lone)])
+        learn_interest(store, table, StoredInterest(tmp_path / "i"), LEARNT)
+    interest = ShopInterest(StoredInterest(tmp_path / "i"), table)
+    stranger = interest.of(None, [name(2, 9)], LEARNT)
+    own = interest.of(profile_of(name(2, 9)), [name(2, 9)], LEARNT)
+    assert stranger is not None
+    assert own is not None
+    assert own[0].sales <= stranger[0].sales
+
+
+def test_nothing_of_it_is_told_at_moments_before_it_was_learnt(learnt: StoredInterest) -> None:
+    interest = ShopInterest(learnt, table_of())
+    earlier = LEARNT - timedelta(microseconds=1)
+    assert interest.of(None, [name(0, 0)], earlier) is None
+    assert not interest.knows(earlier)
+    assert interest.knows(LEARNT)
+
+
+def test_purchases_from_the_moment_on_are_not_counted(shop: Path, tmp_path: Path) -> None:
+    stored = StoredInterest(tmp_path / "interest")
+    with BehaviourStore(shop, read_only=True) as store:
+        early = learn_interest(store, table_of(), stored, START + timedelta(days=2))
+    assert early.purchases == 90 * 2
+    assert early.shoppers == 90
+
+
+def test_who_consents_to_no_count_is_not_counted(tmp_path: Path) -> None:
+    with BehaviourStore(tmp_path) as store:
+        store.append(purchases(90))
+        store.set_consent("shopper 0", "analytics", granted=False)
+        done = learn_interest(store, table_of(), StoredInterest(tmp_path / "i"), LEARNT)
+    assert done.shoppers == 89
+
+
+def test_too_few_shoppers_are_said_with_what_happens_instead(tmp_path: Path) -> None:
+    with BehaviourStore(tmp_path) as store:
+        store.append(purchases(9))
+        with pytest.raises(DataError, match=r"too few shoppers .* 60 are needed .* hand-set rule"):
+            learn_interest(store, table_of(), StoredInterest(tmp_path / "i"), LEARNT)
+    assert not (tmp_path / "i").exists()
+    interest = ShopInterest(StoredInterest(tmp_path / "i"), table_of())
+    assert interest.of(None, [name(0, 0)], LEARNT) is None
+
+
+def test_a_catalogue_that_has_changed_since_is_told_apart(learnt: StoredInterest) -> None:
+    fewer, _ = table_of().delete([name(0, 0)])
+    more, *_ = fewer.upsert([Product(product_id="new", title="tea new")])
+    asked, profile = [name(1, 0), name(2, 7), "new"], profile_of(name(1, 2), "new", name(0, 0))
+    now = ShopInterest(learnt, more).of(profile, asked, LEARNT)
+    then = ShopInterest(learnt, table_of()).of(profile_of(name(1, 2)), asked[:2], LEARNT)
+    assert now is not None
+    assert then is not None
+    assert [one.odds for one in now[:2]] == pytest.approx([one.odds for one in then])
+    assert now[2].sales == 0
+    assert now[2].odds < max(now[0].odds, now[1].odds)
+
+
+def test_what_is_learnt_anew_is_taken_up_and_a_killed_learning_changes_nothing(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, table = StoredInterest(tmp_path / "interest"), table_of()
+    interest = ShopInterest(stored, table)
+    monkeypatch.setattr("reranker.learned_interest.shop._LOOK_AGAIN_S", 0.0)
+    assert interest.of(None, [name(0, 0)], LEARNT) is None
+    with BehaviourStore(shop, read_only=True) as store:
+        learn_interest(store, table, stored, LEARNT)
+        first = interest.of(None, [name(0, 0)], LEARNT)
+        assert first is not None
+        with monkeypatch.context() as broken:
+            broken.setattr(np, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                learn_interest(store, table, stored, LEARNT)
+        assert interest.of(None, [name(0, 0)], LEARNT) == first
+        learn_interest(store, table, stored, LEARNT + timedelta(days=1))
+    assert interest.of(None, [name(0, 0)], LEARNT) is None
+    assert interest.of(None, [name(0, 0)], LEARNT + timedelta(days=1)) == first
+    folders = [each for each in stored.folder.iterdir() if each.is_dir()]
+    assert [each.name for each in folders] == [stored.current], "what is not in use is cleared up"
+
+
+@pytest.mark.parametrize("damage", ["manifest.json", "factors.npy", "words_indptr.npy"])
+def test_damage_is_named_with_the_remedy(shop: Path, tmp_path: Path, damage: str) -> None:
+    stored = StoredInterest(tmp_path / "interest")
+    with BehaviourStore(shop, read_only=True) as store:
+        learn_interest(store, table_of(), stored, LEARNT)
+    file = stored.folder / (stored.current or "") / damage
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"corrupt.*run shelfwise interest learn"):
+        ShopInterest(stored, table_of())
+
+
+@pytest.fixture(scope="module")
+def shelf(shop: Path, learnt: StoredInterest, model: EmbeddedModel):
+    assert learnt.current
+    settings = Settings.load(None, {"store.path": shop})
+    assert catalogue_file(settings).exists()
+    index_catalogue(settings)
+    with build(settings, model=model) as shelf:
+        yield shelf
+
+
+def test_a_search_tells_the_model_and_the_reader_what_sells(shelf: Reranker) -> None:
+    request = SearchRequest(query="rope", user_id="shopper 2", at=LEARNT, k=3)
+    result = shelf.search(request)
+    best = next(item for item in result.items if item.product.product_id == name(2, 0))
+    assert "sales 9 of 9" in best.facts
+    assert any(fact.startswith("goes with rope") for item in result.items for fact in item.facts)
+    assert all(item.interest is not None and 0 < item.interest < 1 for item in result.items)
+    assert {candidate.sales for candidate in shelf.recall(request)} > {7, 9}
+    before = request.model_copy(update={"at": LEARNT - timedelta(seconds=1)})
+    assert all(candidate.sales is None for candidate in shelf.recall(before))
+
+
+def test_a_stranger_sees_what_sells_before_what_is_recalled_alike(shelf: Reranker) -> None:
+    result = shelf.search(SearchRequest(query="tea", at=LEARNT, k=3))
+    best = next(item for item in result.items if item.product.product_id == name(0, 0))
+    assert best.interest == max(item.interest or 0 for item in result.items)
+
+
+def test_the_command_line_learns_and_shows(shop: Path, learnt: StoredInterest) -> None:
+    run = CliRunner().invoke
+    ended = run(app, ["interest", "learn", "--as-of", "2026-01-31", "--store", str(shop)])
+    assert ended.exit_code == 0, ended.output
+    assert "450 purchases of 90 shoppers before 2026-01-31" in ended.output
+    shown = run(app, ["interest", "show", "--store", str(shop), "--json"])
+    assert '"chosen before"' in shown.output
