@@ -136,15 +136,36 @@ def _of_several(counts: Any) -> Any:
     return counts
 
 
-def entries(matrix: Any, row: int, columns: Integers) -> Reals:
-    """Return some entries of one row of a sparse matrix with sorted indices."""
-    start, end = matrix.indptr[row], matrix.indptr[row + 1]
-    found = np.zeros(len(columns), np.float32)
-    if start == end:
-        return found
-    indices = matrix.indices[start:end]
-    places = np.searchsorted(indices, columns)
-    inside = np.minimum(places, end - start - 1)
-    there = indices[inside] == columns
-    found[there] = matrix.data[start:end][inside[there]]
-    return found
+def block(matrix: Any, rows: Integers, columns: Integers) -> Floats:
+    """Return some rows and columns of a sparse matrix, shape (rows, columns).
+
+    scipy's own look-up copies or checks whole matrices now and then.
+    """
+    asked, back = np.unique(columns, return_inverse=True)
+    found = np.zeros((len(rows), len(asked)))
+    row, column, value = _taken(matrix, rows)
+    places = np.minimum(np.searchsorted(asked, column), max(len(asked) - 1, 0))
+    if len(asked):
+        there = asked[places] == column
+        found[row[there], places[there]] = value[there]
+    return found[:, back]
+
+
+def products_of_rows(matrix: Any, rows: Integers, others: Integers) -> Floats:
+    """Return the scalar products of some rows of a sparse matrix with others, shape (M, N)."""
+    row, column, value = _taken(matrix, rows)
+    known, place = np.unique(column, return_inverse=True)
+    left = np.zeros((len(rows), len(known)))
+    left[row, place] = value
+    result: Floats = left @ block(matrix, others, known).T
+    return result
+
+
+def _taken(matrix: Any, rows: Integers) -> tuple[Integers, Integers, Reals]:
+    """Return the entries of some rows: the place of the row among them, the column, the value."""
+    starts, ends = matrix.indptr[rows], matrix.indptr[rows + 1]
+    lengths = ends - starts
+    row = np.repeat(np.arange(len(rows)), lengths)
+    within = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    places = np.repeat(starts, lengths) + within
+    return row, matrix.indices[places], matrix.data[places]

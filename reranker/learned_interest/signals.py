@@ -108,7 +108,7 @@ class Signals:
         latest = latest_of(history)
         if not len(latest):
             return np.full(len(products), -1), np.zeros(len(products))
-        together = self._together(latest, products)
+        together = counting.block(self.together, latest, products)
         strongest = together.argmax(axis=0)
         values = together[strongest, np.arange(len(products))]
         return np.where(values > 0, latest[strongest], -1), values
@@ -122,10 +122,10 @@ class Signals:
             known = [popularity, popularity * np.log1p(1), *[nothing] * (len(NAMES) - 3), own]
             return np.stack(known, axis=-1)
         fading = _FADING ** np.arange(len(latest))[::-1]
-        together = self._together(latest, products)
-        after = np.array([counting.entries(self.follows, row, products) for row in latest.tolist()])
+        together = counting.block(self.together, latest, products)
+        after = counting.block(self.follows, latest, products)
         factors = (self.factors[latest] @ self.factors[products].T).astype(np.float64)
-        words = np.asarray((self.words[latest] @ self.words[products].T).toarray(), np.float64)
+        words = counting.products_of_rows(self.words, latest, products)
         return np.stack(
             [
                 popularity,
@@ -147,11 +147,6 @@ class Signals:
             ],
             axis=-1,
         )
-
-    def _together(self, latest: Integers, products: Integers) -> Floats:
-        """Return the cosine of each of the latest with each product."""
-        rows = [counting.entries(self.together, row, products) for row in latest.tolist()]
-        return np.array(rows, np.float64)
 
 
 def latest_of(history: npt.ArrayLike) -> Integers:

@@ -119,17 +119,18 @@ class StoredInterest:
         folder = self.folder / name
         try:
             arrays = {
-                path.stem: np.load(path, mmap_mode="r", allow_pickle=False)
+                # Plain views of the maps, which are quicker to take from.
+                path.stem: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
                 for path in folder.glob("*.npy")
             }
             size = manifest.products + 1
             widths = dict.fromkeys(_SPARSE, size) | {"words": manifest.words}
             signals = Signals(
-                popularity=np.asarray(arrays["popularity"]),
+                popularity=arrays["popularity"],
                 factors=arrays["factors"],
                 **{each: _sparse(arrays, each, (size, widths[each])) for each in _SPARSE},
             )
-            keys = np.asarray(arrays["keys"])
+            keys = arrays["keys"]
             if (
                 len(keys) != manifest.products
                 or len(signals.popularity) != size
