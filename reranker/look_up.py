@@ -242,7 +242,10 @@ class LookUp:
         except StoreUnavailable as error:
             logger.warning("nothing is known of what sells: %s", error)
             issues = (_UNAVAILABLE,)
-        found = self._recommender.recommend(profile, popular, k=depth, filters=request.filters)
+        counted: list[Sequence[str]] = [popular]
+        if self._interest is not None:
+            counted.append(self._interest.likely(profile, _POPULAR_DEPTHS * depth, request.at))
+        found = self._recommender.recommend(profile, counted, k=depth, filters=request.filters)
         return found, issues
 
     def _own(

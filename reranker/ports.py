@@ -112,18 +112,28 @@ class InterestSource(Protocol):
         """
         ...
 
+    def likely(self, profile: UserProfile | None, k: int, at: datetime) -> tuple[str, ...]:
+        """Return at most k products that a shopper may take next, the likeliest first."""
+        ...
+
 
 class Recommender(Protocol):
     """Finds candidates where there is no query. Thread-safe for reading."""
 
     def recommend(
-        self, profile: UserProfile | None, popular: Sequence[str], *, k: int, filters: Filters
+        self,
+        profile: UserProfile | None,
+        counted: Sequence[Sequence[str]],
+        *,
+        k: int,
+        filters: Filters,
     ) -> tuple[Candidate, ...]:
         """Return at most k products for a shopper, best first.
 
         Args:
             profile: of the shopper; None of an anonymous one.
-            popular: ids of what sells, best first, whether it meets the filters or not.
+            counted: lists of ids, each best first, that all shoppers' behaviour gives (what sells,
+                what goes with the latest purchases), whether they meet the filters or not.
             k: most products.
             filters: that all meet.
         """

@@ -8,10 +8,10 @@ from retrieval.hybrid import reciprocal_rank_fusion
 
 
 class ProfileRecommender:
-    """Joins repeat purchases, neighbours of recent items and popular products by rank fusion.
+    """Joins repeat purchases, neighbours of recent items and what was counted by rank fusion.
 
-    Implements `reranker.ports.Recommender`. An anonymous shopper gets popular products; where they
-    do not suffice, other products of the catalogue that meet the filters fill the places.
+    Implements `reranker.ports.Recommender`. An anonymous shopper gets what sells; where that
+    does not suffice, other products of the catalogue that meet the filters fill the places.
     """
 
     def __init__(self, index: CandidateIndex, *, rrf_k: int) -> None:
@@ -19,7 +19,12 @@ class ProfileRecommender:
         self._rrf_k = rrf_k
 
     def recommend(
-        self, profile: UserProfile | None, popular: Sequence[str], *, k: int, filters: Filters
+        self,
+        profile: UserProfile | None,
+        counted: Sequence[Sequence[str]],
+        *,
+        k: int,
+        filters: Filters,
     ) -> tuple[Candidate, ...]:
         """Return at most k products that meet the filters, best first."""
         lists: list[Sequence[str]] = []
@@ -28,7 +33,7 @@ class ProfileRecommender:
             recent = [item.product_id for item in profile.recent_items]
             near = self._index.similar(recent, k=k, filters=filters)
             lists.append([candidate.product.product_id for candidate in near])
-        lists.append(popular)
+        lists += counted
         fused = reciprocal_rank_fusion(lists, self._rrf_k)
         products = self._index.products([product_id for product_id, _ in fused])
         kept = [

@@ -16,7 +16,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 
 GROUPS = {
     *("catalogue", "behaviour", "privacy", "index", "llm", "benchmark"),
-    *("labels", "adapter", "evaluate"),
+    *("labels", "adapter", "evaluate", "interest"),
 }
 
 

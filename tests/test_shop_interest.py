@@ -102,6 +102,18 @@ def test_strangers_are_told_what_sells(learnt: StoredInterest) -> None:
     assert interest.of(None, [], LEARNT) == ()
 
 
+def test_what_may_come_next_goes_with_the_latest_purchases(learnt: StoredInterest) -> None:
+    interest = ShopInterest(learnt, table_of())
+    for kind in range(3):
+        likely = interest.likely(profile_of(name(kind, 2), name(kind, 3)), 8, LEARNT)
+        assert len(set(likely)) == len(likely) == 8
+        assert all(each.startswith(KINDS[kind]) for each in likely[:5])
+    assert set(interest.likely(None, 3, LEARNT)) == {name(kind, 0) for kind in range(3)}
+    assert interest.likely(None, 3, START) == ()
+    fewer, _ = table_of().delete([name(0, 0)])
+    assert name(0, 0) not in ShopInterest(learnt, fewer).likely(None, 100, LEARNT)
+
+
 def test_ones_own_purchase_is_not_counted_as_a_sale(shop: Path, tmp_path: Path) -> None:
     table = table_of()
     with BehaviourStore(tmp_path) as store:

@@ -4,12 +4,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from threading import Lock
 
 import numpy as np
 
 from reranker.learned_interest.choices import Integers
 from reranker.learned_interest.model import InterestModel
+from reranker.learned_interest.signals import latest_of
 from reranker.learned_interest.stored import StoredInterest
 from reranker.sales import sales_levels
 from reranker.schema import ProductInterest, UserProfile
@@ -18,6 +20,8 @@ from retrieval.profiles.lookup import ProductLookup
 
 _LOOK_AGAIN_S = 1.0
 _GOES_WELL = 0.05
+_BEST = 200
+_MOST_BEST = 10_000
 
 
 class LearnedInterest:
@@ -39,6 +43,7 @@ class LearnedInterest:
         known = np.flatnonzero(numbers >= 0)
         rows[numbers[known]] = known
         self._rows = rows
+        self._table = table
         self._lookup = ProductLookup(table)
         self._most = float(model.signals.popularity.max(initial=0.0))
 
@@ -69,6 +74,31 @@ class LearnedInterest:
                 strict=True,
             )
         )
+
+    def likely(self, profile: UserProfile | None, k: int) -> tuple[str, ...]:
+        """Return at most k products that a shopper may take next, the likeliest first.
+
+        Sought among what goes with the latest purchases, what was bought right after them, and what
+        sells; of an anonymous shopper it is what sells.
+        """
+        signals = self._model.signals
+        history = self._history(profile.purchases if profile else {})
+        near = [
+            matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]
+            for matrix in (signals.together, signals.follows)
+            for row in latest_of(history).tolist()
+        ]
+        found = np.unique(np.concatenate([self._best_sellers[: max(k, _BEST)], *near]))
+        found = found[self._rows[found] >= 0].astype(np.int64)
+        order = np.argsort(-self._model.odds(history, found), kind="stable")[:k]
+        return tuple(self._table.product_ids(self._rows[found[order]]))
+
+    @cached_property
+    def _best_sellers(self) -> Integers:
+        """Numbers of the products that most shoppers bought, at most as many as are asked for."""
+        popularity = self._model.signals.popularity
+        best = np.argsort(-popularity, kind="stable")[:_MOST_BEST]
+        return best[popularity[best] > 0]
 
     def _history(self, bought: dict[str, int]) -> Integers:
         """Return the numbers of what was bought, each as often, the product bought last at last."""
@@ -118,6 +148,11 @@ class ShopInterest:
         """Return the interest of a shopper in some products; None where it `knows` nothing."""
         opened = self._opened(at)
         return opened.interest.of(profile, product_ids) if opened else None
+
+    def likely(self, profile: UserProfile | None, k: int, at: datetime) -> tuple[str, ...]:
+        """Return what a shopper may take next, likeliest first; empty where it `knows` nothing."""
+        opened = self._opened(at)
+        return opened.interest.likely(profile, k) if opened else ()
 
     def _opened(self, at: datetime) -> _Open | None:
         self._follow()
