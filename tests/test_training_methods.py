@@ -4,14 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from reranker.cli.tune import files_in
-from reranker.errors import ConfigError
+from reranker.errors import ConfigError, DataError
 from reranker.models.adapter import read_card
+from reranker.models.embedded import EmbeddedModel
 from reranker.models.loading import load_causal_model
-from reranker.models.merging import merge
+from reranker.models.merging import merge, write_merged
+from reranker.models.prefill import CausalScorer
+from reranker.models.prefix import learned_prefix
 from reranker.models.vllm.beside import rank_beside
+from reranker.settings import ModelSettings
 from reranker.training.network import TunedNetwork
 from reranker.training.record import read_record
 from reranker.training.tuning import tune
@@ -22,6 +26,7 @@ GIVEN: dict[str, dict[str, object]] = {
     "dora": {"learning_rate": 0.01},
     "adalora": {"learning_rate": 0.03, "lists": 96},
     "full": {"learning_rate": 0.003},
+    "prefix": {"learning_rate": 0.1, "lists": 96},
 }
 GOES_ON = {"adalora": {"method": "lora", "rank": 12}}
 """What an adapter is that another method saved."""
@@ -50,6 +55,8 @@ def test_each_method_learns(run: tuple[str, Path]) -> None:
 def test_the_merged_model_scores_as_the_tuned_one(run: tuple[str, Path], tiny_folder: Path) -> None:
     """What was saved, merged into the base model, against what was saved, gone on training with."""
     method, folder = run
+    if method == "prefix":
+        pytest.skip("a learned prefix is not merged")
     training = tuning_settings(tiny_folder, **GOES_ON.get(method, {"method": method})).training
     tuned = TunedNetwork(tiny_folder, training, dtype="float32")
     tuned.start_from(folder / "adapter")
@@ -78,7 +85,8 @@ def test_vllm_is_not_asked_to_serve_what_it_cannot(run: tuple[str, Path], tmp_pa
     if method == "adalora":
         assert rank_beside(tmp_path) == 12  # is saved as LoRA
         return
-    with pytest.raises(ConfigError, match=rf"training\.method = {method}.*adapter merge"):
+    remedy = "embedded model" if method == "prefix" else "adapter merge"
+    with pytest.raises(ConfigError, match=rf"training\.method = {method}.*{remedy}"):
         rank_beside(tmp_path)
 
 
@@ -136,6 +144,72 @@ def test_recomputing_gives_the_same_gradients(tiny_folder: Path, method: str) ->
         torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def prefixed(tiny_folder: Path, toy_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prefixed")
+    settings = tuning_settings(tiny_folder, method="prefix", prefix_tokens=5, lists=8)
+    tune(settings, [files_in(toy_files)], folder, name="prefixed")
+    return folder / "adapter"
+
+
+def test_the_embedded_model_reads_behind_a_learned_prefix(
+    prefixed: Path, tiny_folder: Path
+) -> None:
+    """One prompt and several, with kept prompt starts and without, as in training."""
+    training = tuning_settings(tiny_folder, method="prefix", prefix_tokens=5).training
+    tuned = TunedNetwork(tiny_folder, training, dtype="float32")
+    tuned.start_from(prefixed)
+    start = LISTS[0].prompt.token_ids[:20]
+    lists = [random_list(seed, 4, 60 + seed) for seed in range(3)]
+    prompts = [
+        one.prompt.model_copy(
+            update={
+                "token_ids": (*start, *one.prompt.token_ids[20:]),
+                "verdict_positions": tuple(range(30, 50, 5)),
+            }
+        )
+        for one in lists
+    ]
+    given = [one.model_copy(update={"prompt": p}) for one, p in zip(lists, prompts, strict=True)]
+    with torch.no_grad(), tuned.evaluating():
+        expected = [scores.tolist() for scores in tuned.scores(given)]
+        untuned = [scores.tolist() for scores in tuned.untuned_scores(given)]
+    model = load_causal_model(tiny_folder, "float32")
+    scorer = CausalScorer(model, prefixes=4, learned=learned_prefix(model, prefixed))
+    for _ in range(2):  # the second time from what was kept
+        for found, wanted in zip(scorer.score(prompts), expected, strict=True):
+            assert found == pytest.approx(wanted, abs=1e-4)
+    assert len(scorer.prefixes) == 1
+    for prompt, wanted in zip(prompts, expected, strict=True):
+        (found,) = scorer.score([prompt])
+        assert found == pytest.approx(wanted, abs=1e-4)
+    assert abs(expected[0][0] - untuned[0][0]) > 0.01
+
+
+def test_a_learned_prefix_is_kept_from_where_it_does_not_fit(
+    prefixed: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be merged.*model\.adapter = "):
+        write_merged(tiny_folder, prefixed, tmp_path / "merged", name="tiny", dtype="float32")
+    assert not (tmp_path / "merged").exists()
+    network = TunedNetwork(
+        tiny_folder, tuning_settings(tiny_folder, method="prefix").training, dtype="float32"
+    )
+    with pytest.raises(ConfigError, match=r"set training\.prefix_tokens = 5"):
+        network.start_from(prefixed)
+    training = tuning_settings(tiny_folder, method="prefix", gradient_checkpointing=True).training
+    with pytest.raises(ConfigError, match=r"training\.gradient_checkpointing: does not go"):
+        TunedNetwork(tiny_folder, training, dtype="float32")
+    plain = EmbeddedModel(tiny_folder, ModelSettings(name=str(tiny_folder), adapter="none"))
+    tuned = EmbeddedModel(tiny_folder, ModelSettings(name=str(tiny_folder), adapter=str(prefixed)))
+    assert tuned.spec.context_length == plain.spec.context_length - 5
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    save_file({"prompt_embeddings": torch.zeros(5, 8)}, damaged / "adapter_model.safetensors")
+    with pytest.raises(DataError, match="does not fit the model"):
+        learned_prefix(load_causal_model(tiny_folder, "float32"), damaged)
+
+
 def test_the_vocabulary_is_not_trained_and_bfloat16_keeps_small_steps(tiny_folder: Path) -> None:
     training = tuning_settings(tiny_folder, method="full").training
     network = TunedNetwork(tiny_folder, training, dtype="bfloat16")
@@ -152,7 +226,7 @@ def test_the_vocabulary_is_not_trained_and_bfloat16_keeps_small_steps(tiny_folde
 def test_dropout_is_on_in_training_and_off_in_judging(tiny_folder: Path) -> None:
     training = tuning_settings(tiny_folder, dropout=0.5).training
     network = TunedNetwork(tiny_folder, training, dtype="float32")
-    assert network.lean_layers == 0
+    assert network.method.lean_layers == 0
     with torch.no_grad():
         for parameter in network.trained.values():
             parameter.add_(0.1)
@@ -212,13 +286,13 @@ def test_the_lean_layers_of_adalora_compute_what_its_own_do(tiny_folder: Path) -
     training = tuning_settings(tiny_folder, method="adalora").training
     lean = TunedNetwork(tiny_folder, training, dtype="float32")
     own = TunedNetwork(tiny_folder, training, dtype="float32", lean=False)
-    assert (lean.lean_layers, own.lean_layers) == (14, 0)
+    assert (lean.method.lean_layers, own.method.lean_layers) == (14, 0)
     torch.manual_seed(3)
     moved = {name: p + 0.2 * torch.randn_like(p) for name, p in lean.state().items()}
     gradients = []
     for network in (lean, own):
         network.restore(moved)
-        added = network.regularisation()
+        added = network.method.regularisation()
         assert added is not None
         (torch.stack([s.mean() for s in network.scores(LISTS)]).sum() + added).backward()
         gradients.append({name: p.grad for name, p in network.trained.items()})

@@ -45,11 +45,11 @@ def test_scores_are_those_of_the_whole_vocabulary_at_every_token(folder: Path) -
     from peft.tuners.lora.layer import Linear
     from transformers import AutoModelForCausalLM
 
-    from reranker.training.low_rank import attach
+    from reranker.training.methods.low_rank import LowRank
 
     ours = network(folder)
     plain = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
-    theirs = attach(plain, SMALL.model_copy(update={"seed": 9}))
+    theirs = LowRank(plain, SMALL.model_copy(update={"seed": 9}), lean=False).wrapped
     state = get_peft_model_state_dict(ours.wrapped, save_embedding_layers=False)
     set_peft_model_state_dict(theirs, state)
     assert any(type(module) is Linear for module in theirs.modules())
@@ -67,7 +67,7 @@ def test_scores_are_those_of_the_whole_vocabulary_at_every_token(folder: Path) -
 
 def gradients(folder: Path, dtype: str, *, lean: bool) -> dict[str, torch.Tensor]:
     made = network(folder, dtype=dtype, lean=lean)
-    assert made.lean_layers == (14 if lean else 0)
+    assert made.method.lean_layers == (14 if lean else 0)
     torch.stack([scores.mean() for scores in made.scores(LISTS)]).sum().backward()
     found = {name: p.grad for name, p in made.trained.items() if p.grad is not None}
     assert found.keys() == made.trained.keys()

@@ -1,8 +1,8 @@
 """Adapter folders: what tuning has learnt, and what it was learnt for.
 
-A folder is an ordinary peft adapter (``adapter_config.json``, ``adapter_model.safetensors``), or
-in the same files the change of each of a model's weights, with a card beside it,
-``shelfwise.json``. The card records the base model, the readout and the prompt
+A folder is an ordinary peft adapter (``adapter_config.json``, ``adapter_model.safetensors``) of
+LoRA, DoRA or a learned prefix, or in the same files the change of each of a model's weights, with a
+card beside it, ``shelfwise.json``. The card records the base model, the readout and the prompt
 templates of the training: an adapter is refused for any other, because it would rank by questions
 that it has never seen.
 """
@@ -34,6 +34,9 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 DATA_CARD_FILE = "data_card.json"
 WEIGHT_DELTA = "WEIGHT_DELTA"
 """``peft_type`` of a folder that peft does not know: the change of each of the model's weights."""
+PREFIX_TENSOR = "prompt_embeddings"
+"""Name that peft gives a learned prefix."""
+_PREFIX = "PREFIX_TUNING"
 _NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 
@@ -93,11 +96,12 @@ class AdapterConfig(BaseModel):
     """``adapter_config.json``, as far as it is read here.
 
     Attributes:
-        peft_type: ``LORA``, or `WEIGHT_DELTA`.
+        peft_type: ``LORA``, ``PREFIX_TUNING``, or `WEIGHT_DELTA`.
         r: rank; 0 where there are no matrices of low rank.
         lora_alpha: products are scaled by ``lora_alpha / r``,
         use_rslora: or by ``lora_alpha / sqrt(r)``.
         use_dora: whether rows of the weights have lengths of their own.
+        num_virtual_tokens: length of a learned prefix; None where there is none.
         modules_to_save, rank_pattern, alpha_pattern, fan_in_fan_out, bias: what tuning here never
             sets, and merging does not know.
     """
@@ -109,6 +113,7 @@ class AdapterConfig(BaseModel):
     lora_alpha: float = 0.0
     use_rslora: bool = False
     use_dora: bool = False
+    num_virtual_tokens: int | None = None
     modules_to_save: Sequence[str] | None = None
     rank_pattern: Mapping[str, int] | None = None
     alpha_pattern: Mapping[str, float] | None = None
@@ -117,7 +122,7 @@ class AdapterConfig(BaseModel):
 
     @model_validator(mode="after")
     def _has_rank(self) -> Self:
-        if self.peft_type != WEIGHT_DELTA and self.r < 1:
+        if self.peft_type not in {WEIGHT_DELTA, _PREFIX} and self.r < 1:
             raise ValueError("field r (the rank) is missing")
         return self
 
@@ -126,6 +131,8 @@ class AdapterConfig(BaseModel):
         """The ``training.method`` that it comes from."""
         if self.peft_type == WEIGHT_DELTA:
             return "full"
+        if self.peft_type == _PREFIX:
+            return "prefix"
         return "dora" if self.use_dora else "lora"
 
     @property

@@ -11,7 +11,14 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from reranker.errors import ConfigError, ModelTimeout, ModelUnavailable, OutputError
-from reranker.models.adapter import AdapterCard, BaseModelCard, adapter_of, card_beside, read_card
+from reranker.models.adapter import (
+    AdapterCard,
+    BaseModelCard,
+    adapter_of,
+    card_beside,
+    read_card,
+    read_config,
+)
 from reranker.models.adapter_use import (
     check_base,
     check_prompt,
@@ -64,9 +71,10 @@ class EmbeddedModel:
         self._tokenizer = HFTokenizer(folder)
         length = context_length(model)
         self._spec = describe(self._renderer, name=self._name, context_length=length)
+        self._prefix: Any = ()
         self._card = self._adapt(model, folder, settings)
         self._end_ids = _end_ids(model, self._renderer)
-        self._scorer: Any = _scorer(model, settings.prefix_cache)
+        self._scorer: Any = _scorer(model, settings.prefix_cache, self._prefix)
         self._worker = ThreadPoolExecutor(
             max_workers=1,
             thread_name_prefix="shelfwise-model",
@@ -234,7 +242,7 @@ class EmbeddedModel:
     def _adapt(
         self, model: "PreTrainedModel", folder: Path, settings: ModelSettings
     ) -> AdapterCard | None:
-        """Merge the adapter into the weights, if there is one; offer only what it was tuned for."""
+        """Take in the adapter, if there is one; offer only what it was tuned for."""
         card, adapter = card_beside(folder), adapter_of(settings)
         if card is not None and adapter is not None:
             message = f"model.adapter = {settings.adapter}: {folder} has {card.identity} merged in"
@@ -246,19 +254,29 @@ class EmbeddedModel:
         if card is None:
             return None
         check_use(card, readout_answers(self._renderer, self._spec))
-        if adapter is not None:
+        if adapter is not None and read_config(adapter).method == "prefix":
+            self._use_prefix(model, adapter)
+        elif adapter is not None:
             merge(model, adapter)
         self._spec = tuned_spec(self._spec, card)
         return card
+
+    def _use_prefix(self, model: "PreTrainedModel", adapter: Path) -> None:
+        """Let a learned prefix stand before every prompt; it takes its room in the context."""
+        from reranker.models.prefix import learned_prefix
+
+        self._prefix = learned_prefix(model, adapter)
+        left = self._spec.context_length - self._prefix[0][0].shape[2]
+        self._spec = self._spec.model_copy(update={"context_length": left})
 
     def _closed(self) -> ModelUnavailable:
         return ModelUnavailable(f"{self._name}: the model is closed")
 
 
-def _scorer(model: "PreTrainedModel", prefixes: int) -> Any:
+def _scorer(model: "PreTrainedModel", prefixes: int, learned: Any) -> Any:
     from reranker.models.prefill import CausalScorer
 
-    return CausalScorer(model, prefixes=prefixes)
+    return CausalScorer(model, prefixes=prefixes, learned=learned)
 
 
 def _end_ids(model: "PreTrainedModel", renderer: PromptRenderer) -> frozenset[int]:

@@ -58,6 +58,7 @@ def merge(model: Any, folder: Path) -> int:
         folder: of the adapter: LoRA, DoRA (arXiv 2402.09353, equation 5), or a change of weights.
 
     Raises:
+        ConfigError: it is a learned prefix.
         DataError: the files are damaged, or do not fit the model.
     """
     import torch
@@ -70,6 +71,7 @@ def merge(model: Any, folder: Path) -> int:
     except (OSError, SafetensorError) as error:
         raise DataError(f"{folder}: the adapter cannot be read: {error}") from error
     config = read_config(folder)
+    _check_mergeable(folder)
     whole = config.method == "full"
     changes = _whole(tensors) if whole else _products(config, tensors, folder)
     weights = dict(model.named_parameters(remove_duplicate=False))
@@ -150,6 +152,7 @@ def write_merged(base: Path, adapter: Path, target: Path, *, name: str, dtype: s
     if target.exists():
         raise ConfigError(f"{target}: it is there already: name a new folder")
     card = read_card(adapter)
+    _check_mergeable(adapter)
     model = load_causal_model(base, dtype).cpu()
     own = BaseModelCard(name=name, fingerprint=weights_fingerprint(model.named_parameters()))
     check_base(card, own)
@@ -168,6 +171,14 @@ def write_merged(base: Path, adapter: Path, target: Path, *, name: str, dtype: s
     except OSError as error:
         raise DataError(f"{target}: it cannot be written: {error}") from error
     return card
+
+
+def _check_mergeable(folder: Path) -> None:
+    if read_config(folder).method == "prefix":
+        raise ConfigError(
+            f"{folder}: a learned prefix cannot be merged into weights: use it with the embedded "
+            f"model, by model.adapter = {folder}"
+        )
 
 
 def _copy_cards(adapter: Path, target: Path) -> None:

@@ -74,14 +74,19 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, tokens: Sequence[int], scope: str | None) -> tuple[int, KeyValues]:
-        """Return how many of the first tokens are known, and their keys and values."""
+    def find(
+        self, tokens: Sequence[int], scope: str | None, *, before: int = 0
+    ) -> tuple[int, KeyValues]:
+        """Return how many of the first tokens are known, and their keys and values.
+
+        With those of ``before`` places that stand before every prompt.
+        """
         lengths = {key: common_prefix([key[1], tokens]) for key in self._kept if key[0] == scope}
         best = max(lengths, key=lengths.__getitem__, default=None)
         if best is None or lengths[best] < _SHORTEST_PREFIX:
             return 0, ()
         self._kept.move_to_end(best)
-        return lengths[best], cut(self._kept[best], lengths[best])
+        return lengths[best], cut(self._kept[best], before + lengths[best])
 
     def keep(self, tokens: Sequence[int], scope: str | None, values: KeyValues) -> None:
         """Keep keys and values, in place of entries that they contain."""
@@ -99,15 +104,25 @@ class PrefixCache:
 class CausalScorer:
     """Scores rendered prompts with one model. Not thread-safe."""
 
-    def __init__(self, model: Any, *, prefixes: int, pass_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        prefixes: int,
+        pass_tokens: int | None = None,
+        learned: KeyValues = (),
+    ) -> None:
         """Take over a loaded model; its output layer is replaced.
 
         Args:
             model: a causal `PreTrainedModel` in evaluation mode, on its device.
             prefixes: number of prompt starts kept between calls.
             pass_tokens: rows times tokens of one pass; None suits it to the device.
+            learned: stands before every prompt; of layers that look back without bounds.
         """
         self._model = model
+        self._learned = learned
+        self._before = learned[0][0].shape[2] if learned else 0
         widest = CPU_PASS_TOKENS if model.device.type == "cpu" else GPU_PASS_TOKENS
         self._pass_tokens = pass_tokens or widest
         self.prefixes = PrefixCache(prefixes)
@@ -145,7 +160,7 @@ class CausalScorer:
             if cache is not None:
                 length = rows[0].score_positions[0]
                 start = rows[0].token_ids[:length]
-                self.prefixes.keep(start, scope, cut(_values(cache), length))
+                self.prefixes.keep(start, scope, cut(_values(cache), self._before + length))
             for index, prompt, row in zip(group, rows, logits, strict=True):
                 scores[index] = tuple(slot_logprobs(prompt, row).tolist())
         return [scores[index] for index in range(len(prompts))]
@@ -173,7 +188,7 @@ class CausalScorer:
         device = self._model.device
         cache = self._cache((), rows=1)
         tokens = torch.tensor([prompt.token_ids], device=device)
-        places = torch.arange(tokens.shape[1], device=device)
+        places = torch.arange(tokens.shape[1], device=device) + self._before
         written: list[int] = []
         self._head.positions = torch.tensor([[tokens.shape[1] - 1]], device=device)
         while len(written) < max_tokens:
@@ -200,7 +215,7 @@ class CausalScorer:
         limit = min(prompt.score_positions[0] for prompt in prompts)
         length = min(common_prefix([prompt.token_ids for prompt in prompts]), limit)
         tokens = prompts[0].token_ids[:length]
-        known, values = self.prefixes.find(tokens, scope)
+        known, values = self.prefixes.find(tokens, scope, before=self._before)
         # A single prompt is computed in one pass from what is known, and kept afterwards.
         if len(prompts) == 1 or known == length or length < _SHORTEST_PREFIX:
             return known, values
@@ -216,7 +231,8 @@ class CausalScorer:
         """Return the logits of a pass, and its cache if that is to be kept and can be."""
         tokens, positions = padded(rows, shared)
         keep = keep and self._reuses
-        cache = self._cache(values, rows=len(rows)) if keep or values else None
+        kept = keep or values or self._learned
+        cache = self._cache(values, rows=len(rows)) if kept else None
         logits = self._forward(tokens, shared, cache, positions)
         return logits, cache if keep else None
 
@@ -225,7 +241,7 @@ class CausalScorer:
     ) -> Tensor:
         device = self._model.device
         self._head.positions = None if positions is None else positions.to(device)
-        places = torch.arange(start, start + tokens.shape[1], device=device)
+        places = torch.arange(start, start + tokens.shape[1], device=device) + self._before
         output = self._model(
             input_ids=tokens.to(device),
             position_ids=places.expand(len(tokens), -1),
@@ -237,7 +253,7 @@ class CausalScorer:
 
     def _cache(self, values: KeyValues, *, rows: int) -> DynamicCache:
         cache = DynamicCache(config=self._model.config)
-        for layer, (keys, kept) in enumerate(values):
+        for layer, (keys, kept) in enumerate(values or self._learned):
             cache.update(keys.expand(rows, -1, -1, -1), kept.expand(rows, -1, -1, -1), layer)
         return cache
 

@@ -54,12 +54,13 @@ class TrainingSettings(Section):
     profile_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05, description="share of lists that say nothing of the shopper"
     )
-    method: Literal["lora", "dora", "adalora", "full"] = Field(
+    method: Literal["lora", "dora", "adalora", "prefix", "full"] = Field(
         "lora",
         description="what is trained: matrices of low rank beside the layers (LoRA, which vLLM "
         "serves as they are), those and the layers' lengths (DoRA), those with ranks that move to "
-        "the layers that need them (AdaLoRA, saved as LoRA), or all weights but the vocabulary's; "
-        "of DoRA and all weights vLLM serves the merged model",
+        "the layers that need them (AdaLoRA, saved as LoRA), keys and values before every prompt "
+        "(prefix tuning, which the embedded model alone uses), or all weights but the "
+        "vocabulary's; of DoRA and all weights vLLM serves the merged model",
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of what goes into the matrices of low rank that is left out"
@@ -78,6 +79,9 @@ class TrainingSettings(Section):
         32.0,
         description="products of the matrices are scaled by alpha / rank, of AdaLoRA's by their "
         "rank in the beginning",
+    )
+    prefix_tokens: Annotated[int, Field(ge=1, le=512)] = Field(
+        16, description="length of a learned prefix"
     )
     rank_stabilised: bool = Field(False, description="scale by alpha / sqrt(rank) (rsLoRA)")
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-3, description="highest, of AdamW")

@@ -54,7 +54,7 @@ def write_adapter(
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        network.save_config(fresh, facts["base"].name)
+        network.method.write_config(fresh, facts["base"].name)
         save_file(_halved(network), fresh / WEIGHTS_FILE, metadata={"format": "pt"})
         sha256 = file_sha256(fresh / WEIGHTS_FILE)
         card = AdapterCard(created=datetime.now(UTC), weights_sha256=sha256, **facts)
@@ -97,7 +97,7 @@ def _old(folder: Path) -> Path:
 
 
 def _halved(network: TunedNetwork) -> dict[str, Tensor]:
-    halved = {name: tensor.half().contiguous() for name, tensor in network.to_save().items()}
+    halved = {name: tensor.half().contiguous() for name, tensor in network.method.tensors().items()}
     if not all(bool(torch.isfinite(tensor).all()) for tensor in halved.values()):
         message = "the training has diverged: lower training.learning_rate and start over"
         raise DataError(message)

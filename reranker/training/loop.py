@@ -161,9 +161,9 @@ class Trainer:
         length = torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip)
         self._optimizer.step()
         self.step += 1
-        self.network.after_step(self.step)
+        self.network.method.after_step(self.step)
         self._average.update(self.step)
-        self.network.constrain(self._average.values)
+        self.network.method.constrain(self._average.values)
         seconds = time.monotonic() - started
         self.seconds += seconds
         self.tokens += tokens
@@ -213,7 +213,7 @@ class Trainer:
 
     def _regularise(self) -> float:
         """Add the gradients of what the method adds to the loss; return its share of that."""
-        added = self.network.regularisation()
+        added = self.network.method.regularisation()
         if added is None:
             return 0.0
         share = added / self._processes.size
@@ -225,7 +225,7 @@ class Trainer:
             measures = self.measure(self._validation, progress)
             values = {**measures, "seen": self.step * self._settings.batch}
             self._note("validation", {**values, "seconds": self.seconds})
-            if self.step and not self.network.is_settled(self.step):
+            if self.step and not self.network.method.is_settled(self.step):
                 return
             if measures[MEASURE] > self.best.value:
                 self.best = Best(value=measures[MEASURE], step=self.step)
@@ -259,7 +259,7 @@ class Trainer:
             average=self._average.values,
             best=self.best,
             best_weights=self.best_weights,
-            method_state=self.network.method_state(),
+            method_state=self.network.method.state(),
             seconds=self.seconds,
             tokens=self.tokens,
         )
@@ -268,6 +268,6 @@ class Trainer:
         self.step, self.seconds, self.tokens = found.step, found.seconds, found.tokens
         self.best, self.best_weights = found.best, found.best_weights
         self.network.restore(found.weights)
-        self.network.restore_method(found.method_state)
+        self.network.method.restore(found.method_state)
         self._average.restore(found.average)
         self._optimizer.load_state_dict(found.optimizer)

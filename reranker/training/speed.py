@@ -19,7 +19,7 @@ from reranker.schema import Value
 from reranker.settings import Settings
 from reranker.training.encoding import EncodedList
 from reranker.training.loop import Trainer
-from reranker.training.low_rank import attach, trained
+from reranker.training.methods import method_of
 from reranker.training.objective import as_tensor, listwise
 
 _STATUS = Path("/proc/self/status")
@@ -130,9 +130,10 @@ def _highest(measured: Sequence[_Measured]) -> float | None:
 def _bare(folder: Path, settings: Settings) -> Callable[[Sequence[EncodedList]], None]:
     training = settings.training
     base: Any = load_causal_model(folder, settings.model.dtype)
-    model = attach(base, training)
+    method = method_of(base, training, lean=False)
+    model = method.wrapped
     model.train()
-    optimizer = torch.optim.AdamW(list(trained(model).values()), lr=training.learning_rate)
+    optimizer = torch.optim.AdamW(list(method.trained.values()), lr=training.learning_rate)
     half = base.dtype == torch.bfloat16
 
     def step(lists: Sequence[EncodedList]) -> None:

@@ -23,6 +23,11 @@ def rank_beside(folder: Path) -> int:
     if not file.is_file():
         raise ConfigError(f"adapter {folder}: there is no {file.name}: no LoRA adapter")
     config = read_config(folder)
+    if config.method == "prefix":
+        raise ConfigError(
+            f"adapter {folder}: it was tuned with training.method = prefix, which vLLM does not "
+            f"serve: use it with the embedded model, by model.adapter = {folder}"
+        )
     if config.method != "lora":
         raise ConfigError(
             f"adapter {folder}: it was tuned with training.method = {config.method}, and vLLM "

@@ -17,7 +17,10 @@ from peft.tuners.adalora.layer import SVDLinear
 from torch import Tensor
 
 from reranker.errors import ConfigError
+from reranker.models.adapter import AdapterConfig
 from reranker.settings import TrainingSettings
+from reranker.training.methods.base import check_method
+from reranker.training.methods.low_rank import ADAPTER, LowRank, common
 from reranker.training.plan import steps_of
 
 _FEWEST_STEPS = 10
@@ -37,7 +40,7 @@ def first_rank(settings: TrainingSettings) -> int:
     return math.ceil(_MORE * settings.rank)
 
 
-def adaptive_config(settings: TrainingSettings, **common: Any) -> AdaLoraConfig:
+def adaptive_config(settings: TrainingSettings) -> AdaLoraConfig:
     """Return peft's configuration, by which each layer has ``settings.rank`` on average in the end.
 
     Raises:
@@ -63,21 +66,32 @@ def adaptive_config(settings: TrainingSettings, **common: Any) -> AdaLoraConfig:
         tfinal=int(_AFTER * steps),
         total_step=steps,
         orth_reg_weight=_ORTHOGONALITY,
-        **common,
+        **common(settings),
     )
 
 
-class AdaptiveRank:
-    """The budget of ranks of one model in training."""
+class AdaptiveRank(LowRank):
+    """AdaLoRA over one model, and its budget of ranks. It is saved as plain LoRA."""
 
-    def __init__(self, wrapped: Any, adapter: str) -> None:
-        """Take a `peft.PeftModel` with AdaLoRA layers, and the name of its adapter."""
-        self._tuner = wrapped.base_model
-        self._config: AdaLoraConfig = wrapped.peft_config[adapter]
-        self._adapter = adapter
+    def __init__(self, model: Any, settings: TrainingSettings, *, lean: bool = True) -> None:
+        """See `LowRank`.
+
+        Raises:
+            ConfigError: there are too few steps, or a setting makes no sense with them.
+        """
+        super().__init__(model, settings, lean=lean)
+        self._tuner = self.wrapped.base_model
+        self._config: AdaLoraConfig = self.wrapped.peft_config[ADAPTER]
+        self._adapter = ADAPTER
         self._layers: dict[str, Any] = {
-            name: layer for name, layer in wrapped.named_modules() if isinstance(layer, SVDLinear)
+            name: layer
+            for name, layer in self.wrapped.named_modules()
+            if isinstance(layer, SVDLinear)
         }
+
+    def config_of(self, settings: TrainingSettings) -> LoraConfig:
+        """Return peft's configuration."""
+        return adaptive_config(settings)
 
     def regularisation(self) -> Tensor:
         """Return what the loss adds for vectors that are not orthogonal, a scalar."""
@@ -128,7 +142,7 @@ class AdaptiveRank:
             allocator.ipt[name] = torch.zeros_like(tensor)
         self._config.rank_pattern = kept or None
 
-    def as_plain(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of the LoRA adapter that computes the same, by peft's names."""
         found = {}
         for name, layer in self._layers.items():
@@ -137,7 +151,7 @@ class AdaptiveRank:
             found[f"{name}.lora_B.weight"] = layer.lora_B[self._adapter].detach().clone()
         return found
 
-    def plain_config(self) -> LoraConfig:
+    def saved_config(self) -> LoraConfig:
         """Return peft's configuration of that LoRA adapter."""
         config = self._config
         return LoraConfig(
@@ -148,3 +162,9 @@ class AdaptiveRank:
             task_type=config.task_type,
             inference_mode=True,
         )
+
+    def loaded(self, tensors: Mapping[str, Tensor], told: AdapterConfig) -> dict[str, Tensor]:
+        """Refuse: what is saved is plain LoRA, and what its ranks did is not known any more."""
+        del tensors
+        check_method(told, self.name)
+        raise AssertionError("adapters are never saved as AdaLoRA's")

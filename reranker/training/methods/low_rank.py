@@ -7,16 +7,21 @@ tensors of the layer's width, and these cost a processor about as much as the la
 Importing this module loads torch and peft.
 """
 
+from collections.abc import Mapping
+from copy import copy
+from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.adalora.layer import SVDLinear
 from peft.tuners.lora.layer import Linear as PeftLinear
 from torch import Tensor, nn
 
+from reranker.errors import ConfigError
+from reranker.models.adapter import AdapterConfig
 from reranker.settings import TrainingSettings
-from reranker.training.adaptive_rank import adaptive_config
+from reranker.training.methods.base import Method, check_method, trained
 
 ADAPTER = "default"
 """The name that peft gives an adapter that was not named."""
@@ -93,32 +98,83 @@ def _lean(layer: Any, x: Tensor, down: Any, up: Any, scaling: float) -> Tensor:
 _LEAN: dict[type, type] = {PeftLinear: LeanLinear, SVDLinear: LeanSVDLinear}
 
 
-def attach(model: Any, settings: TrainingSettings) -> Any:
-    """Freeze a model and put matrices of low rank beside all of its linear layers but the output.
+class LowRank(Method):
+    """LoRA, rank-stabilised if asked for, and DoRA."""
 
-    Args:
-        model: a causal `PreTrainedModel` on its device.
-        settings: method, rank, scale, dropout and seed of the layers. The model's answers are not
-            changed by their first values.
+    def __init__(self, model: Any, settings: TrainingSettings, *, lean: bool = True) -> None:
+        """Put matrices beside all linear layers of a model but its output.
 
-    Returns:
-        The `peft.PeftModel`, its adapter's parameters in float32.
+        Args:
+            model: a causal `PreTrainedModel` on its device.
+            settings: method, rank, scale, dropout and seed.
+            lean: let layers compute leanly, see `make_lean`.
+        """
+        self.name = settings.method
+        self.wrapped = attach(model, self.config_of(settings), seed=settings.seed)
+        self.lean_layers = make_lean(self.wrapped) if lean else 0
 
-    Raises:
-        ConfigError: AdaLoRA has too few steps.
-    """
-    torch.manual_seed(settings.seed)
-    common: dict[str, Any] = {
+    def config_of(self, settings: TrainingSettings) -> LoraConfig:
+        """Return peft's configuration."""
+        return LoraConfig(
+            r=settings.rank,
+            use_rslora=settings.rank_stabilised,
+            use_dora=settings.method == "dora",
+            **common(settings),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return peft's tensors."""
+        # Asked for by name: peft would otherwise look the base model up on the hub.
+        state = get_peft_model_state_dict(self.wrapped, save_embedding_layers=False)
+        return {name: tensor.detach() for name, tensor in state.items()}
+
+    def write_config(self, folder: Path, base: str) -> None:
+        """Write peft's configuration."""
+        config = copy(self.saved_config())
+        config.base_model_name_or_path = base  # not the folder that it lies in here
+        config.save_pretrained(str(folder))
+
+    def saved_config(self) -> LoraConfig:
+        """Return the configuration of what `tensors` gives."""
+        config: LoraConfig = self.wrapped.peft_config[ADAPTER]
+        return config
+
+    def loaded(self, tensors: Mapping[str, Tensor], told: AdapterConfig) -> dict[str, Tensor]:
+        """Name the tensors as the layers do; see `Method.loaded`."""
+        check_method(told, self.name)
+        own = self.wrapped.peft_config[ADAPTER]
+        if (told.lora_alpha, told.use_rslora) != (own.lora_alpha, own.use_rslora):
+            raise ConfigError(
+                "its products are scaled in another way: set training.alpha = "
+                f"{told.lora_alpha:g} and training.rank_stabilised = {told.use_rslora}"
+            )
+        if told.r != own.r:
+            raise ConfigError(f"the adapter has another rank: set training.rank = {told.r}")
+        return {_trained_name(name): tensor for name, tensor in tensors.items()}
+
+
+def common(settings: TrainingSettings) -> dict[str, Any]:
+    """Return what the configurations of all matrices of low rank share."""
+    return {
         "lora_alpha": settings.alpha,  # fractions work, and are saved
         "lora_dropout": settings.dropout,
         "target_modules": "all-linear",
         "task_type": "CAUSAL_LM",
     }
-    if settings.method == "adalora":
-        config: LoraConfig = adaptive_config(settings, **common)
-    else:
-        dora, stabilised = settings.method == "dora", settings.rank_stabilised
-        config = LoraConfig(r=settings.rank, use_rslora=stabilised, use_dora=dora, **common)
+
+
+def attach(model: Any, config: LoraConfig, *, seed: int) -> Any:
+    """Freeze a model and put matrices of low rank beside its layers.
+
+    Args:
+        model: a causal `PreTrainedModel` on its device.
+        config: of the layers. The model's answers are not changed by their first values.
+        seed: of these.
+
+    Returns:
+        The `peft.PeftModel`, its adapter's parameters in float32.
+    """
+    torch.manual_seed(seed)
     wrapped: Any = get_peft_model(model, config)
     for parameter in trained(wrapped).values():
         parameter.data = parameter.data.float()
@@ -147,6 +203,7 @@ def make_lean(wrapped: Any) -> int:
     return count
 
 
-def trained(wrapped: Any) -> dict[str, nn.Parameter]:
-    """Return the parameters of a model that training changes, by name."""
-    return {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
+def _trained_name(saved: str) -> str:
+    """Return what peft calls a parameter that it saves under a name."""
+    whole = saved if saved.endswith(".weight") else f"{saved}.weight"
+    return f"{whole.removesuffix('.weight')}.{ADAPTER}.weight"
