@@ -1,18 +1,23 @@
 """What a search costs beside the language model, at the size of a large shop."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from eval.benchmarks.profiles import PRIVACY, product_name, user_name
 from eval.benchmarks.recall import Latency, spread
+from reranker.errors import ConfigError
+from reranker.learned_interest.learning import learn_interest
+from reranker.learned_interest.stored import StoredInterest
 from reranker.pipeline import Reranker
-from reranker.ports import Progress, no_progress
-from reranker.schema import Product, SearchRequest, Value
+from reranker.ports import LanguageModel, Progress, no_progress
+from reranker.schema import Product, Prompt, SearchRequest, SlotScores, Timings, Value
 from reranker.settings import RetrievalSettings
 from retrieval.behaviour import BehaviourStore
 from retrieval.embedder import Embedder
@@ -21,7 +26,7 @@ from retrieval.hybrid import build_index
 from retrieval.index_store import IndexStore
 from retrieval.product_table import ProductTable
 
-OpenShop = Callable[[Path], Reranker]
+OpenShop = Callable[[Path, LanguageModel], Reranker]
 """Opens the shop of a store folder, whose catalogue is ``catalogue/products.arrow``, for search."""
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -34,6 +39,9 @@ class SearchOverhead(Value):
 
     Attributes:
         overhead: everything but the language model, embedding the query included.
+        elsewhere: the same searches, of a model that has emptied no cache of this processor, as one
+            on another machine: its answers come at once.
+        learning_s: seconds to learn the interest of all shoppers, from so many purchases.
         embed_query: of that, embedding a query that was not seen before.
         recall: of that, recall as a whole.
         profile: of that, the shopper's profile.
@@ -47,6 +55,9 @@ class SearchOverhead(Value):
     searches: int = Field(ge=1)
     candidates: int
     overhead: Latency
+    elsewhere: Latency
+    learning_s: float
+    purchases: int
     embed_query: Latency
     recall: Latency
     profile: Latency
@@ -61,6 +72,7 @@ def search_overhead(
     queries: Sequence[str],
     *,
     embedder: Embedder,
+    model: LanguageModel,
     open_shop: OpenShop,
     settings: RetrievalSettings,
     products: int = 1_000_000,
@@ -78,8 +90,8 @@ def search_overhead(
         real: products of a real catalogue.
         queries: each is searched once, by a shopper drawn evenly.
         embedder: of queries and products.
-        open_shop: opens the store with that embedder, and with a language model that is asked for
-            real: what it does to caches and cores belongs to the measurement.
+        model: asked for real: what it does to caches and cores belongs to the measurement.
+        open_shop: opens the store with that embedder and a model.
         settings: of the index.
         products: number of products.
         shoppers: number of shoppers in the behaviour store.
@@ -90,24 +102,28 @@ def search_overhead(
     build_index(store, table, embedder, settings, progress=progress)
     with BehaviourStore(store, read_only=True, privacy=PRIVACY) as behaviour:
         events = behaviour.count()
-    with open_shop(store) as shelf:
-        users = np.random.default_rng(1).integers(0, shoppers, len(queries))
-        rows = []
-        for place, (query, user) in enumerate(zip(queries, users.tolist(), strict=True)):
-            progress("searching", place, len(queries))
-            request = SearchRequest(query=query, user_id=user_name(user), at=_AT)
-            started = time.perf_counter()
-            result = shelf.search(request)
-            wall = (time.perf_counter() - started) * 1000
-            rows.append((wall, result.timings))
-        progress("searching", len(queries), len(queries))
-    measured = rows[_WARM_UP:]
+        started = time.perf_counter()
+        stored = StoredInterest(store / "interest")
+        learnt = learn_interest(behaviour, table, stored, _AT, progress=progress)
+        learning_s = time.perf_counter() - started
+    users = np.random.default_rng(1).integers(0, shoppers, len(queries)).tolist()
+    asked = [
+        SearchRequest(query=query, user_id=user_name(user), at=_AT)
+        for query, user in zip(queries, users, strict=True)
+    ]
+    with open_shop(store, _AtOnce(model)) as shelf:
+        elsewhere, _ = _searched(shelf, asked, "searching, the model elsewhere", progress)
+    with open_shop(store, model) as shelf:
+        measured, candidates = _searched(shelf, asked, "searching", progress)
     return SearchOverhead(
         products=len(table),
         events=events,
         searches=len(measured),
-        candidates=len(result.items),
+        candidates=candidates,
         overhead=_latency([wall - timings.model_ms for wall, timings in measured]),
+        elsewhere=_latency([wall - timings.model_ms for wall, timings in elsewhere]),
+        learning_s=learning_s,
+        purchases=learnt.purchases,
         embed_query=_time_queries(embedder, queries),
         recall=_latency([timings.recall_ms for _, timings in measured]),
         profile=_latency([timings.profile_ms for _, timings in measured]),
@@ -115,6 +131,43 @@ def search_overhead(
         blend=_latency([timings.rank_ms for _, timings in measured]),
         model=_latency([timings.model_ms for _, timings in measured]),
     )
+
+
+class _AtOnce:
+    """Stands for a model on another machine: knows what the real one is, and answers alike."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.spec = model.spec
+        self.tokenizer = model.tokenizer
+
+    def with_adapter(self, name: str) -> "_AtOnce":
+        raise ConfigError(f"adapter {name}: there is none here")
+
+    async def read(
+        self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
+    ) -> tuple[SlotScores, ...]:
+        del scope, seconds
+        return tuple(SlotScores(logprobs=(-1.0,) * len(prompt.order)) for prompt in prompts)
+
+    async def write(self, prompts: Sequence[Prompt], **_asked: Any) -> tuple[str, ...]:
+        return ("",) * len(prompts)
+
+    async def aclose(self) -> None:
+        """Hold nothing."""
+
+
+def _searched(
+    shelf: Reranker, asked: Sequence[SearchRequest], stage: str, progress: Progress
+) -> tuple[list[tuple[float, Timings]], int]:
+    """Return the milliseconds and timings of searches after a warm-up, and the last one's items."""
+    rows = []
+    for place, request in enumerate(asked):
+        progress(stage, place, len(asked))
+        started = time.perf_counter()
+        result = shelf.search(request)
+        rows.append(((time.perf_counter() - started) * 1000, result.timings))
+    progress(stage, len(asked), len(asked))
+    return rows[_WARM_UP:], len(result.items)
 
 
 def _catalogue(
