@@ -1,11 +1,12 @@
 """What a prompt says of one product: its text, and what the shop knows of it.
 
 Product text is hostile input: it is cleaned, its brackets and separators are taken from it so that
-it cannot imitate a label, a delimiter or what the shop says, and it is cut by the model's own
-tokens. What the shop knows stands behind it and is never cut: how much the product sells, and what
-this shopper did with it. Product ids never enter.
+it cannot imitate a label or a delimiter, a part of it that begins like what the shop says is put in
+quotes, and it is cut by the model's own tokens. What the shop knows stands behind it and is never
+cut: how much the product sells, and what this shopper did with it. Product ids never enter.
 """
 
+import re
 from typing import Self
 
 from pydantic import Field
@@ -40,7 +41,13 @@ _NEUTRAL = str.maketrans(
         "|": "/",
     }
 )
-_EVIDENCE_VERSION = 1
+TEMPLATE_VERSION = 2
+"""Of the listwise templates and of what cards end with, together: adapters record the former."""
+_SAID_BY_THE_SHOP = re.compile(
+    r"^(?=(sales|bought|viewed|clicked|a favou?rite|put in|sent back"
+    r"|销量|买过|最近浏览|最近点击|已收藏|加入过|退过货))(.*)$",
+    re.IGNORECASE | re.DOTALL,
+)
 _DESCRIPTION_CHARACTERS = 600
 _SEPARATOR = " | "
 
@@ -51,7 +58,8 @@ class Told(Value):
     Attributes:
         summary: text on the shopper; bounded in tokens.
         purchases: how often each product was bought that was not sent back.
-        touched: what was done last with products that were not bought, or were sent back.
+        touched: the strongest that was done lately with products that were not bought since, and
+            what was sent back.
     """
 
     summary: str
@@ -81,7 +89,7 @@ def card_text(product: Product, tokenizer: Tokenizer, max_tokens: int) -> str:
 
     The description comes last, as far as room allows; the title is cut when it alone is too long.
     """
-    parts = [clean(part) for part in _facts(product)]
+    parts = [_SAID_BY_THE_SHOP.sub(r"“\2”", clean(part)) for part in _facts(product)]
     text = _SEPARATOR.join(part for part in parts if part)
     return tokenizer.truncate(text, max_tokens).rstrip(" |")
 
@@ -93,7 +101,7 @@ def card_evidence(candidate: Candidate, told: Told | None, language: Language) -
     touched = told.touched.get(product_id) if told else None
     if candidate.sales is None and not bought and touched is None:
         return ""
-    template = load_template("card_evidence", language, _EVIDENCE_VERSION)
+    template = load_template("card_evidence", language, TEMPLATE_VERSION)
     said = template.render(sales=candidate.sales, bought=bought, touched=touched)
     return f"{_SEPARATOR}{said}"
 

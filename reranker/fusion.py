@@ -39,7 +39,7 @@ class _Placed(NamedTuple):
 class Blend:
     """The candidates of one request in fallback order, and with the model's judgement the items.
 
-    The fallback order is recall blended with the profile's interest, so that what the shopper
+    The fallback order is recall blended with interest, so that what the shopper
     buys again is among the few that the model judges.
 
     Attributes:

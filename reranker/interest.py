@@ -50,7 +50,9 @@ class Interest:
         if learned.goes_with:
             facts += (f"goes with {learned.goes_with}",)
         odds = learned.odds + _RULE * strength
-        return 1 / (1 + math.exp(-odds / _SOFTENED)), (*facts, f"sales {learned.sales} of 9")
+        if learned.sales is not None:
+            facts += (f"sales {learned.sales} of 9",)
+        return 1 / (1 + math.exp(-odds / _SOFTENED)), facts
 
 
 class _Rule:

@@ -35,6 +35,7 @@ _Known = tuple[UserProfile | None, tuple[Issue, ...]]
 """What is known of a shopper, and why it is nothing."""
 _NOBODY: _Known = (None, ())
 _POPULAR_DEPTHS = 10
+_LIKELY_DEPTHS = 3
 _UNAVAILABLE = Issue(
     code="profile_unavailable",
     detail="the database with what shoppers did does not answer: see the log",
@@ -99,6 +100,11 @@ class LookUp:
         """Say in what the index lags behind the catalogue; None if in nothing."""
         return self._index.behind
 
+    @property
+    def interest_fault(self) -> str | None:
+        """Say why the interest learnt last is not in use; None if it is."""
+        return self._interest.fault if self._interest is not None else None
+
     async def find(self, request: SearchRequest, deadline: Deadline, *, reserve: float) -> Found:
         """Return the profile and the candidates, or what the short way gives.
 
@@ -130,7 +136,9 @@ class LookUp:
             limits = _limits(deadline, reserve)
             return await in_turn(self._around, request, given, **limits)
         except TooLate:
-            gone, given_up_at = _since(started), time.monotonic()
+            # Of a stranger nothing needful is missing.
+            given_up_at = None if stranger else time.monotonic()
+            gone = _since(started)
             return Found(None, given, profile_ms=gone, recall_ms=0.0, given_up_at=given_up_at)
 
     def now(self, request: SearchRequest) -> Found:
@@ -244,7 +252,7 @@ class LookUp:
             issues = (_UNAVAILABLE,)
         counted: list[Sequence[str]] = [popular]
         if self._interest is not None:
-            counted.append(self._interest.likely(profile, _POPULAR_DEPTHS * depth, request.at))
+            counted.append(self._interest.likely(profile, _LIKELY_DEPTHS * depth, request.at))
         found = self._recommender.recommend(profile, counted, k=depth, filters=request.filters)
         return found, issues
 

@@ -194,7 +194,9 @@ class Reranker:
         items = blend.items(judged.followed_by(len(found.candidates) - len(judged.places)))
         spec = self._ranker.model.spec
         behind = self._look_up.behind
-        stale = (Issue(code="index_behind", detail=behind),) if behind else ()
+        stale: tuple[Issue, ...] = (Issue(code="index_behind", detail=behind),) if behind else ()
+        if fault := self._look_up.interest_fault:
+            stale += (Issue(code="interest_unavailable", detail=fault),)
         return RerankResult(
             request_id=request.request_id,
             items=items,

@@ -96,8 +96,13 @@ class ProfileStore(Protocol):
 class InterestSource(Protocol):
     """Tells what the behaviour of all shoppers says of one. Thread-safe for reading."""
 
+    @property
+    def fault(self) -> str | None:
+        """Say why what is known lags behind; None if it does not."""
+        ...
+
     def knows(self, at: datetime) -> bool:
-        """Tell whether anything is known at a moment."""
+        """Tell at once whether anything is known at a moment."""
         ...
 
     def of(

@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from pydantic import Field
 
 from prompts import PromptTemplate, load_template
-from reranker.cards import Told, card_evidence, card_text, clean
+from reranker.cards import TEMPLATE_VERSION, Told, card_evidence, card_text, clean
 from reranker.errors import ContextOverflow
 from reranker.parsing import answer_tokens
 from reranker.ports import ModelSpec, Tokenizer
@@ -34,7 +34,6 @@ _MESSAGES: dict[str, type[BaseMessage]] = {
     "assistant": AIMessage,
 }
 _VERDICT_PHRASE = re.compile(r"(buys it|会购买)\s*[:：]+", re.IGNORECASE)
-_TEMPLATE_VERSION = 2
 _QUERY_TOKENS = 64
 _CONTEXT_TOKENS = 16
 _CONTEXT_FACTS = 8
@@ -160,7 +159,7 @@ def draft_prompt(
     counts = [tokenizer.count(card) for card in full]
     share = fair_share(counts, room)
     cards = tuple(
-        (card if count <= share else tokenizer.truncate(card, share)) + known
+        (card if count <= share else tokenizer.truncate(card, share).rstrip(" |")) + known
         for card, count, known in zip(full, counts, evidence, strict=True)
     )
     return PromptDraft(
@@ -229,7 +228,7 @@ def fair_share(needs: Sequence[int], room: int) -> int:
 
 
 def _template(readout: Readout, language: Language) -> PromptTemplate:
-    return load_template(f"listwise_{readout}", language, _TEMPLATE_VERSION)
+    return load_template(f"listwise_{readout}", language, TEMPLATE_VERSION)
 
 
 def _labels(readout: Readout, spec: ModelSpec, count: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ def choices_of(*sequences: tuple[int, list[int]], products: int = PRODUCTS) -> C
     """Make choices of pairs of a shopper and what they chose."""
     rows = [(n, user, each) for n, (user, ids) in enumerate(sequences) for each in ids]
     columns = np.array(rows, np.int64).reshape(-1, 3).T
-    return Choices(columns[0], columns[1], columns[2], products)
+    return Choices.of(columns[0], columns[1], columns[2], products)
 
 
 def in_groups(shoppers: int, seed: int = 0) -> Choices:

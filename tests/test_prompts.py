@@ -12,10 +12,10 @@ CARDS = [
 
 
 PINNED = {
-    "card_evidence.v1.en.jinja": (
+    "card_evidence.v2.en.jinja": (
         "addf2094cad2377de8f27d41d13e5d279402f55b70eff1b493767cfe4ce54a3e"
     ),
-    "card_evidence.v1.zh.jinja": (
+    "card_evidence.v2.zh.jinja": (
         "89fb379bee98e817dd28f2a5f13ee86824190c0a51403380e6b665984d43e041"
     ),
     "listwise_generate.v2.en.jinja": (

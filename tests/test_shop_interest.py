@@ -1,15 +1,17 @@
 """The interest learnt from a store: who counts, when it may be used, and that it is never half."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from reranker import Reranker, SearchRequest, Settings, build
 from reranker.cli.app import app
-from reranker.errors import DataError
+from reranker.errors import ConfigError, DataError
 from reranker.learned_interest import ShopInterest
 from reranker.learned_interest.learning import learn_interest
 from reranker.learned_interest.stored import StoredInterest
@@ -114,18 +116,39 @@ def test_what_may_come_next_goes_with_the_latest_purchases(learnt: StoredInteres
     assert name(0, 0) not in ShopInterest(learnt, fewer).likely(None, 100, LEARNT)
 
 
-def test_ones_own_purchase_is_not_counted_as_a_sale(shop: Path, tmp_path: Path) -> None:
-    table = table_of()
+def test_nothing_goes_with_itself(learnt: StoredInterest) -> None:
+    interest = ShopInterest(learnt, table_of())
+    profile = profile_of(name(0, 2), name(0, 3))
+    found = interest.of(profile, [name(0, 2), name(0, 3)], LEARNT)
+    assert found is not None
+    assert [one.goes_with for one in found] == ["tea 3", "tea 2"]
+    alone = interest.of(profile_of(name(0, 2)), [name(0, 2)], LEARNT)
+    assert alone is not None
+    assert alone[0].goes_with is None
+
+
+def test_what_a_single_shopper_bought_together_is_not_kept(tmp_path: Path) -> None:
+    table = table_of(12)
     with BehaviourStore(tmp_path) as store:
-        lone = {"kind": EventKind.PURCHASE, "user_id": "lone", "product_id": name(2, 9)}
-        store.append([*purchases(90, days=3), BehaviourEvent(at=START, **lone)])
-        learn_interest(store, table, StoredInterest(tmp_path / "i"), LEARNT)
-    interest = ShopInterest(StoredInterest(tmp_path / "i"), table)
-    stranger = interest.of(None, [name(2, 9)], LEARNT)
-    own = interest.of(profile_of(name(2, 9)), [name(2, 9)], LEARNT)
-    assert stranger is not None
-    assert own is not None
-    assert own[0].sales <= stranger[0].sales
+        lone = [
+            BehaviourEvent(
+                user_id="lone",
+                kind=EventKind.PURCHASE,
+                at=START + timedelta(days=day),
+                product_id=name(day % 2, 11),
+            )
+            for day in range(4)
+        ]
+        store.append([*purchases(90), *lone])
+        stored = StoredInterest(tmp_path / "interest")
+        learn_interest(store, table, stored, LEARNT)
+    current = stored.current or ""
+    model, identities = stored.load(current, stored.manifest(current))
+    signals, rows = model.signals, table.rows_of_ids([name(0, 11), name(1, 11)])
+    assert identities.rows_in(table)[rows].tolist() == rows.tolist()
+    assert signals.popularity[rows].tolist() == [1.0, 1.0]
+    assert not signals.factors[rows].any()
+    assert signals.together[rows].nnz == signals.follows[rows].nnz == 0
 
 
 def test_nothing_of_it_is_told_at_moments_before_it_was_learnt(learnt: StoredInterest) -> None:
@@ -155,7 +178,7 @@ def test_who_consents_to_no_count_is_not_counted(tmp_path: Path) -> None:
 def test_too_few_shoppers_are_said_with_what_happens_instead(tmp_path: Path) -> None:
     with BehaviourStore(tmp_path) as store:
         store.append(purchases(9))
-        with pytest.raises(DataError, match=r"too few shoppers .* 60 are needed .* hand-set rule"):
+        with pytest.raises(DataError, match=r"too few of 9 shoppers .* 60 who .* hand-set rule"):
             learn_interest(store, table_of(), StoredInterest(tmp_path / "i"), LEARNT)
     assert not (tmp_path / "i").exists()
     interest = ShopInterest(StoredInterest(tmp_path / "i"), table_of())
@@ -171,7 +194,7 @@ def test_a_catalogue_that_has_changed_since_is_told_apart(learnt: StoredInterest
     assert now is not None
     assert then is not None
     assert [one.odds for one in now[:2]] == pytest.approx([one.odds for one in then])
-    assert now[2].sales == 0
+    assert now[2].sales is None, "what is new is not said to sell nothing"
     assert now[2].odds < max(now[0].odds, now[1].odds)
 
 
@@ -195,18 +218,66 @@ def test_what_is_learnt_anew_is_taken_up_and_a_killed_learning_changes_nothing(
     assert interest.of(None, [name(0, 0)], LEARNT) is None
     assert interest.of(None, [name(0, 0)], LEARNT + timedelta(days=1)) == first
     folders = [each for each in stored.folder.iterdir() if each.is_dir()]
-    assert [each.name for each in folders] == [stored.current], "what is not in use is cleared up"
+    assert len(folders) == 2, "the one in use and the one before"
+
+
+def test_a_catalogue_begun_anew_gives_keys_to_other_products(
+    learnt: StoredInterest,
+) -> None:
+    table = table_of()
+    other = ProductTable.empty().upsert(reversed(table.products(range(len(table)))))[0]
+    asked = [name(0, 0), name(2, 9)]
+    assert table.rows_of_ids(asked).tolist() != other.rows_of_ids(asked).tolist()
+    found = ShopInterest(learnt, other).of(None, asked, LEARNT)
+    assert found is not None
+    assert [one.sales for one in found] == [None, None]
+    assert ShopInterest(learnt, other).likely(None, 9, LEARNT) == ()
 
 
 @pytest.mark.parametrize("damage", ["manifest.json", "factors.npy", "words_indptr.npy"])
-def test_damage_is_named_with_the_remedy(shop: Path, tmp_path: Path, damage: str) -> None:
-    stored = StoredInterest(tmp_path / "interest")
+def test_damage_is_said_and_what_is_open_stays_in_use(
+    shop: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reranker.learned_interest.shop._LOOK_AGAIN_S", 0.0)
+    stored, asked = StoredInterest(tmp_path / "interest"), [name(0, 0)]
     with BehaviourStore(shop, read_only=True) as store:
+        learn_interest(store, table_of(), stored, LEARNT)
+        running = ShopInterest(stored, table_of())
+        before = running.of(None, asked, LEARNT)
+        assert before is not None
         learn_interest(store, table_of(), stored, LEARNT)
     file = stored.folder / (stored.current or "") / damage
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(DataError, match=r"corrupt.*run shelfwise interest learn"):
-        ShopInterest(stored, table_of())
+    for _ in range(2):
+        assert running.of(None, asked, LEARNT) == before
+    for reader in (running, ShopInterest(stored, table_of())):
+        assert re.search("corrupt.*run shelfwise interest learn", reader.fault or "")
+    assert ShopInterest(stored, table_of()).of(None, asked, LEARNT) is None
+    with pytest.raises(DataError, match="corrupt"):
+        stored.load(stored.current or "", stored.manifest(stored.current or ""))
+
+
+def test_of_two_learners_one_is_told_to_wait(shop: Path, tmp_path: Path) -> None:
+    stored = StoredInterest(tmp_path / "interest")
+    stored.folder.mkdir()
+    with BehaviourStore(shop, read_only=True) as store:
+        with (
+            FileLock(stored.folder / "lock"),
+            pytest.raises(DataError, match="another `shelfwise interest learn` is writing"),
+        ):
+            learn_interest(store, table_of(), stored, LEARNT)
+        assert stored.current is None
+        learn_interest(store, table_of(), stored, LEARNT)
+    assert stored.current
+
+
+def test_moments_and_catalogues_that_teach_nothing_are_refused(shop: Path, tmp_path: Path) -> None:
+    stored = StoredInterest(tmp_path / "interest")
+    with BehaviourStore(shop, read_only=True) as store:
+        with pytest.raises(ConfigError, match=r"--as-of .* lies in the future"):
+            learn_interest(store, table_of(), stored, datetime.now(UTC) + timedelta(hours=1))
+        with pytest.raises(DataError, match="the catalogue holds 0 products"):
+            learn_interest(store, ProductTable.empty(), stored, LEARNT)
 
 
 @pytest.fixture(scope="module")

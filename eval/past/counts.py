@@ -34,10 +34,11 @@ class Past:
         self._sequence = purchases.sequence[known]
         self._user = purchases.user[known]
         self._row: Integers = rows[known]
+        self._at_us = purchases.at_us[known]
 
     def choices(self) -> Choices:
         """Return the purchases in the form that the interest model learns from."""
-        return Choices(self._sequence, self._user, self._row, self._size)
+        return Choices.of(self._sequence, self._user, self._row, self._size, at_us=self._at_us)
 
     @cached_property
     def popularity(self) -> Floats:

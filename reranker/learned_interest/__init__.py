@@ -1,7 +1,7 @@
 """A model of interest learned from what shoppers chose: counts, factors and words, no network.
 
 It ranks by taste alone: the query is recall's and the language model's matter. `reranker.interest`
-is the hand-set rule over a profile that needs nothing to learn from.
+joins it with the hand-set rule over a profile that needs nothing to learn from.
 """
 
 from reranker.learned_interest.choices import Choices

@@ -14,6 +14,7 @@ Reals = npt.NDArray[np.float32]
 NEIGHBOURS = 200
 _FEWEST_SHOPPERS = 2
 _BLOCK = 1024
+_MANY = 5000
 _FACTORS = 48
 _SPARE = 8
 _ROUNDS = 3
@@ -75,7 +76,7 @@ def neighbours(
                 strongest = np.argpartition(both.data[kept], -NEIGHBOURS)[-NEIGHBOURS:]
                 kept = first + np.sort(strongest)
             columns.append(both.indices[kept].astype(np.int32))
-            values.append(both.data[kept])
+            values.append(both.data[kept].copy())  # a view would keep the whole block
             counts[row + 1] = len(columns[-1])
         progress(stage, min(start + _BLOCK, len(rows)), len(rows))
     ends = np.cumsum(counts)
@@ -85,11 +86,13 @@ def neighbours(
 def follows(choices: Choices) -> Any:
     """Return products by products: distinct shoppers who chose the second right after the first.
 
-    What one shopper alone did is left out, as in `neighbours`.
+    In the next visit, that is. What one shopper alone did is left out, as in `neighbours`, and of
+    each product the 200 that most chose next are kept.
     """
     from scipy.sparse import csr_matrix
 
-    same = np.flatnonzero(np.diff(choices.sequence) == 0)
+    next_visit = (np.diff(choices.sequence) == 0) & (np.diff(choices.visit) > 0)
+    same = np.flatnonzero(next_visit)
     first, second = choices.product[same], choices.product[same + 1]
     order = np.lexsort((second, first, choices.user[same]))
     steps = [np.diff(column[order]) for column in (choices.user[same], first, second)]
@@ -100,11 +103,11 @@ def follows(choices: Choices) -> Any:
     ones = np.ones(len(kept), np.float32)
     found = csr_matrix((ones, (first[kept], second[kept])), shape=(size, size))
     found.sum_duplicates()
-    return _of_several(found)
+    return _strongest(_of_several(found))
 
 
 def factors(bought: Any, popularity: Floats, rng: np.random.Generator) -> Reals:
-    """Return products in factors, rows of length 1 (0 where nobody bought it).
+    """Return products in factors, rows of length 1 (0 where fewer than two shoppers bought it).
 
     The right singular vectors of shoppers by products, scaled by their values; long baskets and
     popular products are damped. By randomised subspace iteration (Halko et al. 2011).
@@ -122,6 +125,7 @@ def factors(bought: Any, popularity: Floats, rng: np.random.Generator) -> Reals:
     small = matrix @ space
     vectors, squares, _ = np.linalg.svd(small.T @ small)
     found = (space @ vectors)[:, :kept] * np.sqrt(squares[:kept])
+    found[popularity < _FEWEST_SHOPPERS] = 0.0  # it would lie where its only buyer lies
     length = np.linalg.norm(found, axis=1, keepdims=True)
     result: Reals = np.divide(found, length, out=np.zeros_like(found), where=length > 1e-9).astype(
         np.float32
@@ -134,6 +138,15 @@ def _of_several(counts: Any) -> Any:
     counts.data[counts.data < _FEWEST_SHOPPERS] = 0
     counts.eliminate_zeros()
     return counts
+
+
+def _strongest(matrix: Any) -> Any:
+    """Return a sparse matrix with at most 200 entries a row, the highest."""
+    for row in np.flatnonzero(np.diff(matrix.indptr) > NEIGHBOURS).tolist():
+        values = matrix.data[matrix.indptr[row] : matrix.indptr[row + 1]]
+        values[np.argsort(-values, kind="stable")[NEIGHBOURS:]] = 0.0
+    matrix.eliminate_zeros()
+    return matrix
 
 
 def block(matrix: Any, rows: Integers, columns: Integers) -> Floats:
@@ -153,6 +166,9 @@ def block(matrix: Any, rows: Integers, columns: Integers) -> Floats:
 
 def products_of_rows(matrix: Any, rows: Integers, others: Integers) -> Floats:
     """Return the scalar products of some rows of a sparse matrix with others, shape (M, N)."""
+    if len(others) > _MANY:
+        dense: Floats = np.asarray((matrix[rows] @ matrix[others].T).toarray(), np.float64)
+        return dense
     row, column, value = _taken(matrix, rows)
     known, place = np.unique(column, return_inverse=True)
     left = np.zeros((len(rows), len(known)))

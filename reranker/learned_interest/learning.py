@@ -1,16 +1,18 @@
 """Learn the interest of a shop's shoppers from its store."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 
-from reranker.errors import DataError
+from reranker.errors import ConfigError, DataError
 from reranker.learned_interest.choices import Choices
 from reranker.learned_interest.model import FEWEST_EXAMPLES, learn
-from reranker.learned_interest.stored import InterestManifest, StoredInterest
+from reranker.learned_interest.stored import InterestManifest, ProductIdentities, StoredInterest
 from reranker.ports import Progress, no_progress
 from retrieval.behaviour import BehaviourStore
 from retrieval.product_table import ProductTable
+
+_FEWEST_PRODUCTS = 2
 
 
 def learn_interest(
@@ -35,21 +37,33 @@ def learn_interest(
         progress: told what is being done.
 
     Raises:
-        DataError: too few shoppers bought two products, or the folder cannot be written.
+        ConfigError: the moment lies in the future.
+        DataError: the catalogue has fewer than two products, too few shoppers came back, another
+            learning is running, or the folder cannot be written.
     """
+    now = datetime.now(UTC)
+    if as_of > now:
+        raise ConfigError(
+            f"--as-of {as_of:%Y-%m-%d %H:%M} lies in the future: what is learnt would not be used "
+            "before then; name a moment until now"
+        )
+    if len(table) < _FEWEST_PRODUCTS:
+        raise DataError(f"the catalogue holds {len(table)} products: there is nothing to compare")
     progress("reading purchases", 0, 0)
     purchases = store.purchases(as_of, "analytics")
     rows = table.rows_of_ids(purchases.product_ids)[purchases.product]
     known = rows >= 0
     shopper = purchases.shopper[known]
-    choices = Choices(shopper, shopper, rows[known], len(table))
+    choices = Choices.of(
+        shopper, shopper, rows[known], len(table), at_us=purchases.at_us[known], seed=seed
+    )
     texts = table.headings(range(len(table)))
     model = learn(choices, texts, seed=seed, progress=progress)
     if model is None:
         raise DataError(
-            f"too few shoppers bought two products of the catalogue before {as_of:%Y-%m-%d %H:%M}: "
-            f"{3 * FEWEST_EXAMPLES} are needed to learn from; until then interest is the profile's "
-            "hand-set rule"
+            f"too few of {len(np.unique(shopper))} shoppers came back to buy of the catalogue "
+            f"before {as_of:%Y-%m-%d %H:%M}: {3 * FEWEST_EXAMPLES} who bought in two visits are "
+            "needed to learn from; until then interest is the profile's hand-set rule"
         )
     manifest = InterestManifest(
         as_of=as_of,
@@ -63,5 +77,6 @@ def learn_interest(
         spread=tuple(model.spread.tolist()),
         words=model.signals.words.shape[1],
     )
-    stored.save(model, table.keys, manifest)
+    hashes = table.column("id_hash").to_numpy()
+    stored.save(model, ProductIdentities(table.keys, hashes), manifest)
     return manifest

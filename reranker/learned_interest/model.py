@@ -16,6 +16,7 @@ FEWEST_EXAMPLES = 20
 _OTHERS = 19
 _SHRINKAGE = 0.01
 _UNSEEN = 0.5
+_NEVER_AGAINST = ("popularity", "popularity for a short history")
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,11 @@ def learn(
 
 
 def _fit(signals: Floats) -> tuple[Floats, float]:
-    """Fit a ridge logistic regression in which the first of each list is the answer."""
+    """Fit a ridge logistic regression in which the first of each list is the answer.
+
+    That a product sells never speaks against it: where everybody has the best sellers already, this
+    would put what is new and unknown first.
+    """
     from scipy.optimize import minimize
 
     lists, size, width = signals.shape
@@ -147,5 +152,12 @@ def _fit(signals: Floats) -> tuple[Floats, float]:
         return total, np.append(slope, apart.sum())
 
     start = np.zeros(width + 1)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    found = minimize(
+        loss,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0.0 if name in _NEVER_AGAINST else None, None) for name in (*NAMES, "")],
+        options={"maxiter": 500},
+    ).x
     return np.asarray(found[:-1], np.float64), float(found[-1])

@@ -1,5 +1,7 @@
 """The interest that a shop's shoppers taught, asked for one shopper and some products."""
 
+import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from threading import Lock
 
 import numpy as np
 
+from reranker.errors import DataError
 from reranker.learned_interest.choices import Integers
 from reranker.learned_interest.model import InterestModel
 from reranker.learned_interest.signals import latest_of
@@ -22,6 +25,8 @@ _LOOK_AGAIN_S = 1.0
 _GOES_WELL = 0.05
 _BEST = 200
 _MOST_BEST = 10_000
+
+logger = logging.getLogger(__name__)
 
 
 class LearnedInterest:
@@ -63,13 +68,14 @@ class LearnedInterest:
         history = self._history(bought)
         odds = self._model.odds(history, asked)
         partners, closeness = self._model.signals.closest(history, asked)
-        popularity = self._model.signals.popularity[asked]
-        others = popularity - np.array([product in bought for product in product_ids])
+        levels = sales_levels(self._model.signals.popularity[asked], self._most)
+        unknown = asked == self._model.products
         return tuple(
-            ProductInterest(odds=value, sales=level, goes_with=title)
-            for value, level, title in zip(
+            ProductInterest(odds=value, sales=None if new else level, goes_with=title)
+            for value, level, new, title in zip(
                 odds.tolist(),
-                sales_levels(others, self._most),
+                levels,
+                unknown.tolist(),
                 self._titles(np.where(closeness >= _GOES_WELL, partners, -1)),
                 strict=True,
             )
@@ -126,56 +132,66 @@ class ShopInterest:
     """
 
     def __init__(self, stored: StoredInterest, table: ProductTable) -> None:
-        """Open what has been learnt, if anything has.
-
-        Raises:
-            DataError: it is corrupt.
-        """
+        """Open what has been learnt, if anything has; see `fault` where that cannot be used."""
         self._stored = stored
         self._table = table
         self._lock = Lock()
         self._open: _Open | None = None
-        self._looked_at = 0.0
+        self._tried: str | None = None
+        self._fault: str | None = None
+        self._looked_at = -math.inf
         self._follow()
 
+    @property
+    def fault(self) -> str | None:
+        """Say why what was learnt last cannot be used; None if it can."""
+        return self._fault
+
     def knows(self, at: datetime) -> bool:
-        """Tell whether something has been learnt, and all of it from before a moment."""
-        return self._opened(at) is not None
+        """Tell whether something is open that was learnt, all of it from before a moment."""
+        return self._usable(at) is not None
 
     def of(
         self, profile: UserProfile | None, product_ids: Sequence[str], at: datetime
     ) -> tuple[ProductInterest, ...] | None:
         """Return the interest of a shopper in some products; None where it `knows` nothing."""
-        opened = self._opened(at)
+        self._follow()
+        opened = self._usable(at)
         return opened.interest.of(profile, product_ids) if opened else None
 
     def likely(self, profile: UserProfile | None, k: int, at: datetime) -> tuple[str, ...]:
         """Return what a shopper may take next, likeliest first; empty where it `knows` nothing."""
-        opened = self._opened(at)
+        self._follow()
+        opened = self._usable(at)
         return opened.interest.likely(profile, k) if opened else ()
 
-    def _opened(self, at: datetime) -> _Open | None:
-        self._follow()
+    def _usable(self, at: datetime) -> _Open | None:
         opened = self._open
         return opened if opened is not None and at >= opened.as_of else None
 
     def _follow(self) -> None:
-        now = time.monotonic()
-        if now - self._looked_at < _LOOK_AGAIN_S and self._looked_at:
+        """Take up what was learnt since; what cannot be read leaves what is open in use."""
+        if time.monotonic() - self._looked_at < _LOOK_AGAIN_S or not self._lock.acquire(False):
             return
-        with self._lock:
-            self._looked_at = now
+        try:
             name = self._stored.current
-            if name == (self._open.name if self._open else None):
-                return
-            if name is None:
-                self._open = None
-                return
-            manifest = self._stored.manifest(name)
-            model, keys = self._stored.load(name, manifest)
-            rows = self._table.rows_of_keys(keys)
-            numbers = np.full(len(self._table), -1, np.int64)
-            there = np.flatnonzero(rows >= 0)
-            numbers[rows[there]] = there
-            interest = LearnedInterest(model, numbers, self._table)
-            self._open = _Open(name, manifest.as_of, interest)
+            if name not in (self._tried, None):
+                self._tried = name
+                self._open, self._fault = self._read(name), None
+            elif name is None:
+                self._open = self._tried = self._fault = None
+        except DataError as error:
+            self._fault = str(error)
+            logger.warning("the interest learnt last cannot be used: %s", error)
+        finally:
+            self._looked_at = time.monotonic()
+            self._lock.release()
+
+    def _read(self, name: str) -> _Open:
+        manifest = self._stored.manifest(name)
+        model, identities = self._stored.load(name, manifest)
+        rows = identities.rows_in(self._table)
+        numbers = np.full(len(self._table), -1, np.int64)
+        there = np.flatnonzero(rows >= 0)
+        numbers[rows[there]] = there
+        return _Open(name, manifest.as_of, LearnedInterest(model, numbers, self._table))

@@ -109,6 +109,7 @@ class Signals:
         if not len(latest):
             return np.full(len(products), -1), np.zeros(len(products))
         together = counting.block(self.together, latest, products)
+        together[latest[:, None] == products[None, :]] = 0.0  # nothing goes with itself
         strongest = together.argmax(axis=0)
         values = together[strongest, np.arange(len(products))]
         return np.where(values > 0, latest[strongest], -1), values
@@ -116,7 +117,7 @@ class Signals:
     def _one(self, history: Integers, products: Integers) -> Floats:
         latest = latest_of(history)
         popularity = np.log1p(self.popularity[products])
-        own = np.log1p((products[:, None] == history[None, :]).sum(axis=1))
+        own = np.log1p(_times(history, products))
         if not len(latest):
             nothing = np.zeros(len(products))
             known = [popularity, popularity * np.log1p(1), *[nothing] * (len(NAMES) - 3), own]
@@ -147,6 +148,15 @@ class Signals:
             ],
             axis=-1,
         )
+
+
+def _times(history: Integers, products: Integers) -> Integers:
+    """Return how often a history holds each product."""
+    known, times = np.unique(history, return_counts=True)
+    if not len(known):
+        return np.zeros(len(products), np.int64)
+    places = np.minimum(np.searchsorted(known, products), len(known) - 1)
+    return np.where(known[places] == products, times[places], 0)
 
 
 def latest_of(history: npt.ArrayLike) -> Integers:

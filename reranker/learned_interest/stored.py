@@ -4,7 +4,8 @@
     interest/4f1c.../manifest.json
     interest/4f1c.../*.npy        arrays, mapped into memory
 
-A generation is never changed once `current` names it; a killed learning leaves the one before.
+A generation is never changed once `current` names it, and the one before stays beside it; a killed
+learning changes nothing.
 """
 
 import secrets
@@ -12,10 +13,10 @@ import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from reranker.errors import DataError
@@ -24,6 +25,7 @@ from reranker.learned_interest.model import InterestModel
 from reranker.learned_interest.signals import NAMES, Signals
 from reranker.schema import Value
 from retrieval.files import replacing
+from retrieval.product_table import ProductTable
 
 CURRENT = "current"
 _FORMAT = 1
@@ -55,6 +57,27 @@ class InterestManifest(Value):
     words: int = Field(ge=1, description="different words of the products' texts")
 
 
+class ProductIdentities(NamedTuple):
+    """Which product of a catalogue each product of a model is.
+
+    Attributes:
+        keys: of the catalogue; a catalogue that was begun anew gives them to other products.
+        hashes: of the product ids, so that this is noticed.
+    """
+
+    keys: Integers
+    hashes: Any
+
+    def rows_in(self, table: ProductTable) -> Integers:
+        """Return the row of each product in a table, -1 where it is not there."""
+        rows = table.rows_of_keys(self.keys)
+        own = table.column("id_hash").to_numpy()
+        there = np.flatnonzero(rows >= 0)
+        other = there[own[rows[there]] != self.hashes[there]]
+        rows[other] = -1
+        return rows
+
+
 class StoredInterest:
     """The generations of one store."""
 
@@ -70,30 +93,53 @@ class StoredInterest:
         except FileNotFoundError:
             return None
 
-    def save(self, model: InterestModel, keys: Integers, manifest: InterestManifest) -> None:
-        """Write a generation, put it into use, and remove the others.
+    def save(
+        self, model: InterestModel, identities: ProductIdentities, manifest: InterestManifest
+    ) -> None:
+        """Write a generation, put it into use, and remove those before the last.
 
         Raises:
-            DataError: the folder cannot be written.
+            DataError: the folder cannot be written, or another learning is writing.
         """
         name = secrets.token_hex(8)
         target = self.folder / name
         try:
-            target.mkdir(parents=True)
-            with FileLock(self.folder / "lock"):
-                for file, array in _arrays(model, keys):
-                    np.save(target / f"{file}.npy", array)
-                with replacing(target / "manifest.json") as temporary:
-                    temporary.write_text(manifest.model_dump_json(indent=2), "utf-8")
-                with replacing(self.folder / CURRENT) as temporary:
-                    temporary.write_text(name, "utf-8")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "lock", timeout=0):
+                before = self.current
+                try:
+                    self._write(target, model, identities, manifest)
+                    with replacing(self.folder / CURRENT) as temporary:
+                        temporary.write_text(name, "utf-8")
+                except BaseException:
+                    shutil.rmtree(target, ignore_errors=True)
+                    raise
+                # The one before stays a while: a reader may just be opening it.
                 for other in self.folder.iterdir():
-                    if other.is_dir() and other.name != name:
+                    if other.is_dir() and other.name not in (name, before):
                         shutil.rmtree(other)
+        except Timeout:
+            raise DataError(
+                f"{self.folder}: another `shelfwise interest learn` is writing; wait for it"
+            ) from None
         except OSError as error:
             raise DataError(
                 f"{self.folder}: the learned interest cannot be written: {error}"
             ) from error
+
+    @staticmethod
+    def _write(
+        target: Path,
+        model: InterestModel,
+        identities: ProductIdentities,
+        manifest: InterestManifest,
+    ) -> None:
+        target.mkdir()
+        for file, array in _arrays(model, identities):
+            with replacing(target / f"{file}.npy") as temporary, temporary.open("wb") as opened:
+                np.save(opened, array)
+        with replacing(target / "manifest.json") as temporary:
+            temporary.write_text(manifest.model_dump_json(indent=2), "utf-8")
 
     def manifest(self, name: str) -> InterestManifest:
         """Read what a generation was learnt from.
@@ -110,8 +156,10 @@ class StoredInterest:
             raise DataError(f"{path}: the interest was learnt by another version; {_REMEDY}")
         return found
 
-    def load(self, name: str, manifest: InterestManifest) -> tuple[InterestModel, Integers]:
-        """Map a generation into memory: the model, and the catalogue's key of each product.
+    def load(
+        self, name: str, manifest: InterestManifest
+    ) -> tuple[InterestModel, ProductIdentities]:
+        """Map a generation into memory: the model, and which product each of its products is.
 
         Raises:
             DataError: a file is missing or corrupt.
@@ -130,9 +178,10 @@ class StoredInterest:
                 factors=arrays["factors"],
                 **{each: _sparse(arrays, each, (size, widths[each])) for each in _SPARSE},
             )
-            keys = arrays["keys"]
+            identities = ProductIdentities(arrays["keys"], arrays["hashes"])
             if (
-                len(keys) != manifest.products
+                len(identities.keys) != manifest.products
+                or len(identities.hashes) != manifest.products
                 or len(signals.popularity) != size
                 or len(signals.factors) != size
             ):
@@ -149,17 +198,16 @@ class StoredInterest:
             spread=np.array(manifest.spread),
             examples=manifest.examples,
         )
-        return model, keys
+        return model, identities
 
 
-def _arrays(model: InterestModel, keys: Integers) -> Iterator[tuple[str, Any]]:
+def _arrays(model: InterestModel, identities: ProductIdentities) -> Iterator[tuple[str, Any]]:
     signals = model.signals
-    yield "keys", keys
+    yield from identities._asdict().items()
     yield "popularity", signals.popularity
     yield "factors", signals.factors
     for name in _SPARSE:
-        matrix = getattr(signals, name)
-        matrix.sort_indices()
+        matrix = getattr(signals, name).sorted_indices()
         yield f"{name}_data", matrix.data.astype(np.float32)
         yield f"{name}_indices", matrix.indices.astype(np.int32)
         yield f"{name}_indptr", matrix.indptr.astype(np.int64)

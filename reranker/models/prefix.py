@@ -24,8 +24,7 @@ def learned_prefix(model: Any, folder: Path) -> KeyValues:
         ConfigError: the model's layers keep no whole past.
         DataError: the files are damaged, or do not fit the model.
     """
-    if not all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers):
-        raise ConfigError(f"{folder}: a learned prefix needs layers that look back without bounds")
+    check_whole_past(model)
     file = folder / WEIGHTS_FILE
     try:
         saved: Tensor = load_file(file)[PREFIX_TENSOR]
@@ -40,3 +39,17 @@ def learned_prefix(model: Any, folder: Path) -> KeyValues:
     parts = saved.view(len(saved), layers, 2, heads, width).permute(1, 2, 3, 0, 4)
     parts = parts.to(dtype=model.dtype, device=model.device)
     return tuple((layer[0][None], layer[1][None]) for layer in parts)
+
+
+def check_whole_past(model: Any) -> None:
+    """Refuse a model with layers that forget, which would forget a prefix.
+
+    Raises:
+        ConfigError: it has such layers.
+    """
+    layers = DynamicCache(config=model.config).layers
+    if not layers or not all(type(layer) is DynamicLayer for layer in layers):
+        raise ConfigError(
+            "a learned prefix needs a model whose layers look back without bounds: set another "
+            "training.method"
+        )

@@ -81,7 +81,7 @@ class ProductInterest(Value):
     """
 
     odds: FiniteFloat
-    sales: Annotated[int, Field(ge=0, le=9)]
+    sales: Annotated[int, Field(ge=0, le=9)] | None
     goes_with: str | None = None
 
 
@@ -99,6 +99,7 @@ IssueCode = Literal[
     "index_behind",
     "look_up_cut",
     "profile_unavailable",
+    "interest_unavailable",
     "query_shortened",
     "context_cut",
 ]

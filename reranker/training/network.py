@@ -62,6 +62,7 @@ class TunedNetwork:
         self._head = ScoreHead(base.get_output_embeddings())
         base.set_output_embeddings(self._head)
         self.method: Method = method_of(base, settings, lean=lean)
+        self.context_length -= self.method.tokens_before
         blocks = self.method.attends_in_blocks and base.device.type == "cpu"
         if lean and blocks and not _has_windows(base.config):
             use_blocks(base)

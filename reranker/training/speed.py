@@ -134,13 +134,13 @@ def _bare(folder: Path, settings: Settings) -> Callable[[Sequence[EncodedList]],
     model = method.wrapped
     model.train()
     optimizer = torch.optim.AdamW(list(method.trained.values()), lr=training.learning_rate)
-    half = base.dtype == torch.bfloat16
+    number = method.autocast or (torch.bfloat16 if base.dtype == torch.bfloat16 else None)
 
     def step(lists: Sequence[EncodedList]) -> None:
         optimizer.zero_grad()
         for one in lists:
             tokens = torch.tensor([one.prompt.token_ids], device=base.device)
-            with torch.autocast(base.device.type, torch.bfloat16, enabled=half):
+            with torch.autocast(base.device.type, number, enabled=number is not None):
                 logits = model(input_ids=tokens, use_cache=False).logits[0]
             places = torch.tensor(one.prompt.score_positions, device=base.device)
             answers = tokens[0, torch.tensor(one.prompt.verdict_positions, device=base.device)]

@@ -55,7 +55,7 @@ class InterestTeacher:
             if product in number
         ]
         shoppers, products = np.array(pairs, np.int64).reshape(-1, 2).T
-        choices = Choices(shoppers, shoppers, products, len(product_ids))
+        choices = Choices.of(shoppers, shoppers, products, len(product_ids))
         model = learn(choices, texts, seed=seed)
         progress("learning the teacher", 1, 1)
         return cls(product_ids, model) if model is not None else None

@@ -24,7 +24,7 @@ _REMINDERS = (
     "backups and snapshots of the store, of its disk, and of the models; of behaviour in "
     "PostgreSQL, its write-ahead log",
     "what other systems have been given: exports, labels, logs of the web server",
-    "the interest learnt from all shoppers, numbers of what two or more did: learn it anew "
+    "the interest learnt from all shoppers, in whose numbers the shopper is counted: learn it anew "
     "(shelfwise interest learn)",
     "prompts that a running model server has cached: restart it",
 )

@@ -82,7 +82,6 @@ class AdaptiveRank(LowRank):
         super().__init__(model, settings, lean=lean)
         self._tuner = self.wrapped.base_model
         self._config: AdaLoraConfig = self.wrapped.peft_config[ADAPTER]
-        self._adapter = ADAPTER
         self._layers: dict[str, Any] = {
             name: layer
             for name, layer in self.wrapped.named_modules()
@@ -97,7 +96,7 @@ class AdaptiveRank(LowRank):
         """Return what the loss adds for vectors that are not orthogonal, a scalar."""
         distances = []
         for layer in self._layers.values():
-            down, up = layer.lora_A[self._adapter], layer.lora_B[self._adapter]
+            down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
             one = torch.eye(len(down), device=down.device)
             distances += [(down @ down.T - one).norm(), (up.T @ up - one).norm()]
         return self._config.orth_reg_weight * torch.stack(distances).mean()
@@ -146,9 +145,9 @@ class AdaptiveRank(LowRank):
         """Return the tensors of the LoRA adapter that computes the same, by peft's names."""
         found = {}
         for name, layer in self._layers.items():
-            singular = layer.lora_E[self._adapter]
-            found[f"{name}.lora_A.weight"] = (layer.lora_A[self._adapter] * singular).detach()
-            found[f"{name}.lora_B.weight"] = layer.lora_B[self._adapter].detach().clone()
+            singular = layer.lora_E[ADAPTER]
+            found[f"{name}.lora_A.weight"] = (layer.lora_A[ADAPTER] * singular).detach()
+            found[f"{name}.lora_B.weight"] = layer.lora_B[ADAPTER].detach().clone()
         return found
 
     def saved_config(self) -> LoraConfig:

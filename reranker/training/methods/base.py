@@ -24,6 +24,7 @@ class Method(ABC):
         wrapped: the model to be called; what does not require gradients is not trained.
         autocast: number type to compute in; None for that of the weights.
         lean_layers: layers that compute in a leaner way than their library's.
+        tokens_before: places of the context that the method takes before every prompt.
         attends_in_blocks: whether prompts are all that there is to attend to, so that attention may
             be computed in blocks.
     """
@@ -32,6 +33,7 @@ class Method(ABC):
     wrapped: Any
     autocast: torch.dtype | None = None
     lean_layers: int = 0
+    tokens_before: int = 0
     attends_in_blocks: bool = True
 
     @property

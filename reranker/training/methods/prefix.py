@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from reranker.errors import ConfigError
 from reranker.models.adapter import PREFIX_TENSOR, AdapterConfig
+from reranker.models.prefix import check_whole_past
 from reranker.settings import TrainingSettings
 from reranker.training.methods.base import Method, check_method
 
@@ -39,13 +40,16 @@ class Prefix(Method):
             settings: length and seed.
 
         Raises:
-            ConfigError: activations are to be computed again, which forgets a prefix.
+            ConfigError: activations are to be computed again, which forgets a prefix, or layers of
+                the model keep no whole past.
         """
         if settings.gradient_checkpointing:
             raise ConfigError(
                 "training.gradient_checkpointing: does not go with training.method = prefix: "
                 "leave it out"
             )
+        check_whole_past(model)
+        self.tokens_before = settings.prefix_tokens
         torch.manual_seed(settings.seed)
         words = torch.randint(len(model.get_input_embeddings().weight), (settings.prefix_tokens,))
         started = _activations(model, words)

@@ -24,6 +24,7 @@ class Whole(Method):
     """
 
     name = "full"
+    attends_in_blocks = False
 
     def __init__(self, model: Any) -> None:
         """Take a causal `PreTrainedModel` on its device."""
@@ -39,8 +40,6 @@ class Whole(Method):
             parameter.requires_grad_(id(parameter) not in vocabulary)
         self.wrapped = model
         self._original = {name: p.detach().clone() for name, p in self.trained.items()}
-        # Queries and keys of other positions than the prompt's are none of its business.
-        self.attends_in_blocks = False
 
     @contextmanager
     def untuned(self) -> Iterator[None]:
