@@ -149,8 +149,9 @@ def shopper_name(user_id: str | None) -> str:
 
 
 def evidence(item: RankedItem) -> str:
-    """Return what the shopper's own history says of an item, in two words."""
-    return next((fact for fact in item.facts if fact.startswith(("bought", "lately"))), "")
+    """Return what is known of an item in few words: what the shopper did, and how it sells."""
+    told = (fact for fact in item.facts if fact.startswith(("bought", "lately", "sales")))
+    return ", ".join(told)
 
 
 def _show_comparison(comparison: QueryComparison, shown: int) -> None:
@@ -158,7 +159,7 @@ def _show_comparison(comparison: QueryComparison, shown: int) -> None:
     table.add_column("")
     table.add_column("recall order, for all", ratio=1)
     for search in comparison.searches:
-        table.add_column(f"LLM for {shopper_name(search.user_id)}", ratio=1)
+        table.add_column(f"for {shopper_name(search.user_id)}", ratio=1)
     for place in range(min(shown, len(comparison.recall_order))):
         cells = [_cell(comparison.recall_order[place], moved=False)]
         cells += [_cell(search.result.items[place]) for search in comparison.searches]
