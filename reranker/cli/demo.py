@@ -11,8 +11,6 @@ from reranker.cli.output import console, print_json, progress_bars
 from reranker.errors import ConfigError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from eval.datasets import ShopFiles
     from reranker.ports import Progress
     from reranker.settings import Settings
@@ -44,12 +42,14 @@ def demo(
     from eval.datasets import complete_journey, seed_example
     from reranker.cli.demo_page import write_page
     from reranker.cli.demo_report import GROCERY, SEED, DemoReport, run_scenario, show_scenario
-    from reranker.wiring import open_model
+    from reranker.wiring import learn_interest, open_model, stored_interest
 
     settings = load_settings(config, store, sets)
     with progress_bars() as report:
         data = complete_journey(_cache() / "complete-journey", progress=report)
-        _prepare(settings, data, seed_example(), GROCERY.at, report)
+        _prepare(settings, data, seed_example(), report)
+        if stored_interest(settings).current is None:
+            learn_interest(settings, GROCERY.at, progress=report)
         model = open_model(settings, progress=report)
         grocery = run_scenario(GROCERY, settings, model, report)
         seed = run_scenario(SEED, _at(settings, settings.store.path / _SEED), model, report)
@@ -68,11 +68,7 @@ def demo(
 
 
 def _prepare(
-    settings: "Settings",
-    shop: "ShopFiles",
-    seed: "ShopFiles",
-    as_of: "datetime",
-    report: "Progress",
+    settings: "Settings", shop: "ShopFiles", seed: "ShopFiles", report: "Progress"
 ) -> None:
     """Make the demo's store, unless it is there, and bring its indexes up to date.
 
@@ -82,7 +78,7 @@ def _prepare(
     Raises:
         ConfigError: the folder holds something else.
     """
-    from reranker.wiring import index_catalogue, learn_interest, stored_interest
+    from reranker.wiring import index_catalogue
 
     folder = settings.store.path
     if not _is_ours(settings, shop):
@@ -94,13 +90,10 @@ def _prepare(
         partial = folder.with_name(f"{folder.name}.partial")
         _import(_at(settings, partial / _SEED), seed, report)
         _import(_at(settings, partial), shop, report)
-        learn_interest(_at(settings, partial), as_of, progress=report)
         if folder.exists():
             folder.rmdir()
         partial.replace(folder)
     index_catalogue(settings, progress=report)
-    if stored_interest(settings).current is None:  # of a store from before this was learnt
-        learn_interest(settings, as_of, progress=report)
 
 
 def _is_ours(settings: "Settings", shop: "ShopFiles") -> bool:
