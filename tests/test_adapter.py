@@ -217,11 +217,13 @@ def test_a_prompt_of_another_kind_is_refused(tiny_folder: Path, adapter: Path) -
     check_prompt(card, good)
     with pytest.raises(ConfigError, match=r"ranking\.readout = verdict"):
         check_prompt(card, tuned_ask(adapter, 1, "labels"))
-    for update in ({"version": 2}, {"name": "listwise_other"}, {"sha256": "1" * 64}):
+    for update in ({"version": 99}, {"name": "listwise_other"}, {"sha256": "1" * 64}):
         other = good.model_copy(update={"template": template.model_copy(update=update)})
         with pytest.raises(ConfigError, match="it was tuned with the template"):
             scores(load(tiny_folder, adapter), other)
-    chinese = TemplateRef(name=template.name, version=1, language="zh", sha256="2" * 64)
+    chinese = TemplateRef(
+        name=template.name, version=template.version, language="zh", sha256="2" * 64
+    )
     check_prompt(card, good.model_copy(update={"template": chinese}))
 
 
