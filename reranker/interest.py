@@ -10,6 +10,7 @@ import math
 from reranker.schema import (
     Affinity,
     AffinityKind,
+    EventKind,
     Product,
     ProductInterest,
     RepeatPurchase,
@@ -78,10 +79,11 @@ class _Rule:
 
         Independent signals are joined by a noisy-or, ``1 - prod(1 - s)``: each raises the interest
         and none alone is certain. Repeat purchases give ``0.9 * n / (n + 1)`` for n purchases, of
-        that 0.8 while it is too early to buy again and 0.4 when the rhythm has ended; a recently
-        touched product gives 0.5, category and brand half of their share of the shopper's
-        behaviour. What was bought once counts as half a repeat purchase does, as far as the shopper
-        buys things again: times the share of the purchases that were of products bought before.
+        that 0.8 while it is too early to buy again and 0.4 when the rhythm has ended; what was
+        looked at, clicked, or put aside lately gives 0.5, category and brand half of their share of
+        the shopper's behaviour. What was bought once counts as half a repeat purchase does, as far
+        as the shopper buys things again: times the share of the purchases that were of products
+        bought before; that it was lately speaks for nothing.
         None stands for what was sent back.
         """
         if product.product_id in self._returned:
@@ -91,7 +93,8 @@ class _Rule:
             signals.append(repeat)
         elif bought := self._purchases.get(product.product_id):
             signals.append(self._bought(bought))
-        if kind := self._recent.get(product.product_id):
+        kind = self._recent.get(product.product_id)
+        if kind is not None and kind is not EventKind.PURCHASE:
             signals.append((_TOUCHED_LATELY, f"lately: {kind}"))
         if affinity := self._narrowest(product.category):
             signals.append((_CATEGORY * affinity.weight, f"category {affinity.name}"))
@@ -99,7 +102,7 @@ class _Rule:
             signals.append((_BRAND * affinity.weight, f"brand {affinity.name}"))
         signals.sort(key=lambda signal: -signal[0])
         missing = math.prod(1 - strength for strength, _ in signals)
-        return 1 - missing, tuple(fact for strength, fact in signals if strength)
+        return 1 - missing, tuple(fact for _, fact in signals)
 
     def _bought(self, times: int) -> tuple[float, str]:
         """Return the signal of a product that is not among the repeat purchases named."""

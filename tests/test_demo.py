@@ -70,4 +70,4 @@ def test_the_page_and_the_terminal_show_every_shopper(
         for item in report.comparisons[0].searches[1].result.items
         if item.product.product_id == "laptop"
     )
-    assert evidence(laptop) == "lately: purchase"
+    assert evidence(laptop) == "bought once"

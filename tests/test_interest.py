@@ -69,7 +69,15 @@ def test_what_was_bought_counts_even_if_the_profile_does_not_name_it() -> None:
     share = 1 - 5 / 8
     assert of_product("6") == (pytest.approx(0.45 * share), ("bought once",))
     only_once = Interest(PROFILE.model_copy(update={"purchases": {"6": 1, "7": 1}}))
-    assert only_once.of(Product(product_id="6", title="x")) == (0, ())  # who never buys again
+    # Of who never buys again it is said, and speaks for nothing.
+    assert only_once.of(Product(product_id="6", title="x")) == (0, ("bought once",))
+
+
+def test_what_was_just_bought_is_not_wanted_for_having_been_touched() -> None:
+    bought = RecentItem(product_id="9", title="Laptop", kind=EventKind.PURCHASE, at=AT)
+    update = {"recent_items": (bought,), "repeat_purchases": (), "purchases": {"9": 1}}
+    profile = PROFILE.model_copy(update=update)
+    assert Interest(profile).of(Product(product_id="9", title="x")) == (0, ("bought once",))
 
 
 def test_signals_join_by_a_noisy_or() -> None:
