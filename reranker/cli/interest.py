@@ -1,17 +1,18 @@
 """`shelfwise interest`: learn from all shoppers, and look at what was learnt."""
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
 from reranker.cli.options import (
+    AtOption,
     ConfigOption,
     JsonOption,
     SetOption,
     StoreOption,
     load_settings,
+    moment,
 )
 from reranker.cli.output import console, print_json, progress_bars
 
@@ -25,14 +26,7 @@ interest = typer.Typer(
 
 @interest.command("learn")
 def learn(
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(
-            "--as-of",
-            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"],
-            help="Learn from what happened before this moment, UTC (default: now).",
-        ),
-    ] = None,
+    at: AtOption = None,
     store: StoreOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -46,9 +40,8 @@ def learn(
     from reranker import wiring
 
     settings = load_settings(config, store, sets)
-    moment = as_of.replace(tzinfo=UTC) if as_of else datetime.now(UTC)
     with progress_bars() as report:
-        manifest = wiring.learn_interest(settings, moment, progress=report)
+        manifest = wiring.learn_interest(settings, moment(at), progress=report)
     _show(manifest, as_json=as_json)
 
 
