@@ -42,7 +42,7 @@ $(INSTALLED): pyproject.toml .ci/constraints.txt
 
 $(ENGINE): $(INSTALLED)
 	@echo "installing $(VLLM) for the tests"
-	@UV_FIND_LINKS="$(WHEELS)" $(UV) --editable '.[multilingual,postgres,privacy,train,$(VLLM)]' --group dev
+	@UV_FIND_LINKS="$(WHEELS)" $(UV) --editable '.[multilingual,postgres,privacy,qlora,train,$(VLLM)]' --group dev
 	@touch $@
 
 demo: $(INSTALLED)

@@ -101,7 +101,7 @@ class Blend:
         recall = _borda([each.candidate.recall_rank for each in known])
         share = self._weights.fallback_interest
         return [
-            _blended({"recall": (1.0, place), "interest": (share, each.interest)})
+            _blended((("recall", 1.0, place), ("interest", share, each.interest)))
             for each, place in zip(known, recall, strict=True)
         ]
 
@@ -111,26 +111,35 @@ class Blend:
         weights = self._weights
         return [
             _blended(
-                {
-                    "model": (weights.model, judged),
-                    "recall": (weights.recall, found),
-                    "interest": (weights.interest, item.known.interest),
-                }
+                (
+                    ("model", weights.model, judged),
+                    ("recall", weights.recall, found),
+                    ("interest", weights.interest, item.known.interest),
+                )
             )
             for item, judged, found in zip(seen, model, recall, strict=True)
         ]
 
 
-def _blended(stages: dict[Stage, tuple[float, float | None]]) -> _Placed:
+def _blended(stages: Sequence[tuple[Stage, float, float | None]]) -> _Placed:
     """Return the weighted mean of what is known, and the stage that gives most of it.
 
-    The mean is 0 if nothing has a weight; of equal stages the first counts.
+    The mean is 0 if nothing has a weight; of equal stages the heavier counts, then the first.
+
+    Args:
+        stages: each with its weight and its value, None where it is not known; the first is.
     """
-    known = {name: (weight, value) for name, (weight, value) in stages.items() if value is not None}
-    total = sum(weight for weight, _ in known.values())
-    parts = {name: weight * value for name, (weight, value) in known.items()}
-    placed_by = max(parts, key=lambda name: (parts[name], known[name][0]))
-    return _Placed(sum(parts.values()) / total if total else 0.0, placed_by)
+    placed_by, most = stages[0][0], (-1.0, 0.0)
+    total = score = 0.0
+    for name, weight, value in stages:
+        if value is None:
+            continue
+        part = weight * value
+        total += weight
+        score += part
+        if (part, weight) > most:
+            placed_by, most = name, (part, weight)
+    return _Placed(score / total if total else 0.0, placed_by)
 
 
 def _borda(ranks: Sequence[int]) -> list[float]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from retrieval.query_threads import query_threads
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+Made = TypeVar("Made")
 Vectors = npt.NDArray[np.float32]
 CountProgress = Callable[[int, int], None]
 """Called with the number of texts done and their total."""
@@ -63,8 +64,8 @@ class Embedder(Protocol):
         """Return the vector of a query, shape (dimension,) and length 1; not to be written to."""
         ...
 
-    def begin_query(self, text: str) -> "Future[Vectors]":
-        """Begin what `encode_query` returns, where that can be done beside other work."""
+    def begin_query(self, text: str, then: Callable[[Vectors], Made]) -> "Future[Made]":
+        """Begin to do something with what `encode_query` returns, beside the caller's work."""
         ...
 
 
@@ -121,7 +122,7 @@ class SentenceTransformerEmbedder:
             self._query_model = copy.deepcopy(self._model).bfloat16()
         # Fast tokenizers refuse to be used by two threads at once ("Already borrowed").
         self._lock = Lock()
-        self._query = lru_cache(maxsize=_CACHED_QUERIES)(self._submit)
+        self._query = lru_cache(maxsize=_CACHED_QUERIES)(self._encode_query)
         self.dimension = len(self.encode_query("dimension"))
 
     def encode(self, texts: Sequence[str], *, progress: CountProgress | None = None) -> Vectors:
@@ -133,17 +134,14 @@ class SentenceTransformerEmbedder:
 
     def encode_query(self, text: str) -> Vectors:
         """Return the vector of a query; the latest ones are remembered."""
-        return self.begin_query(text).result()
+        return self.begin_query(text, lambda vector: vector).result()
 
-    def begin_query(self, text: str) -> "Future[Vectors]":
-        """Begin to embed a query in another thread; the latest ones are remembered."""
-        known = self._query(text)
-        if known.done() and known.exception() is not None:
-            return self._submit(text)  # what failed is not remembered: it may have passed
-        return known
+    def begin_query(self, text: str, then: Callable[[Vectors], Made]) -> "Future[Made]":
+        """Begin to embed a query, and to do something with it, in another thread."""
+        return self._query_threads.submit(lambda: then(self._query(text)))
 
-    def _submit(self, text: str) -> "Future[Vectors]":
-        return self._query_threads.submit(lambda: _read_only(self._run_query(text)))
+    def _encode_query(self, text: str) -> Vectors:
+        return _read_only(self._run_query(text))
 
     def _run_query(self, text: str) -> Vectors:
         if self._encoder and (short := self._encoder.encode(text)) is not None:
@@ -206,10 +204,10 @@ class UsemEmbedder:
         """Return the vector of a query; the latest ones are remembered."""
         return self._query(text)
 
-    def begin_query(self, text: str) -> "Future[Vectors]":
-        """Embed a query at once: beside the caller's work, numpy would take its cores from that."""
-        done: Future[Vectors] = Future()
-        done.set_result(self.encode_query(text))
+    def begin_query(self, text: str, then: Callable[[Vectors], Made]) -> "Future[Made]":
+        """Do all at once: beside the caller's work, numpy would take its cores from that."""
+        done: Future[Made] = Future()
+        done.set_result(then(self.encode_query(text)))
         return done
 
     def _encode_query(self, text: str) -> Vectors:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,8 +21,6 @@ from retrieval.product_table import IntArray, ProductTable
 __all__ = ["HybridIndex", "IndexReport", "build_index", "reciprocal_rank_fusion"]
 
 Item = TypeVar("Item", bound=Hashable)
-_Given = TypeVar("_Given")
-_Made = TypeVar("_Made")
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +154,7 @@ class HybridIndex:
             lexical, _ = self._lexical.search(query, k=depth, filters=filters)
             return dense, lexical
 
-        arms = _then(self._embedder.begin_query(query), look_up)
+        arms = self._embedder.begin_query(query, look_up)
         return lambda: self._fused(*arms.result(), k=k, filters=filters)
 
     def by_words(self, query: str, *, k: int, filters: Filters) -> tuple[Candidate, ...]:
@@ -260,17 +257,3 @@ class HybridIndex:
 
 def _ranks(keys: IntArray) -> dict[int, int]:
     return {key: rank for rank, key in enumerate(keys.tolist(), start=1)}
-
-
-def _then(first: "Future[_Given]", act: Callable[[_Given], _Made]) -> "Future[_Made]":
-    """Go on with what a future brings, in the thread that brings it."""
-    made: Future[_Made] = Future()
-
-    def go_on(done: "Future[_Given]") -> None:
-        try:
-            made.set_result(act(done.result()))
-        except BaseException as error:
-            made.set_exception(error)
-
-    first.add_done_callback(go_on)
-    return made

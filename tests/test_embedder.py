@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import current_thread
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,10 @@ def test_a_model_that_computes_otherwise_takes_the_long_way(bert: Any) -> None:
     assert QueryEncoder.open(bert) is None
 
 
+def _with_thread(vector: Vectors) -> tuple[Vectors, str]:
+    return vector, current_thread().name
+
+
 def test_a_query_that_was_begun_is_computed_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,8 +159,11 @@ def test_a_query_that_was_begun_is_computed_once(
     asked: list[str] = []
     run = minilm._run_query
     monkeypatch.setattr(minilm, "_run_query", lambda text: (asked.append(text), run(text))[1])
-    assert not minilm.begin_query("green tea").cancelled()
-    vector = minilm.encode_query("green tea")
+    (there, thread) = minilm.begin_query("green tea", _with_thread).result()
+    (vector, again) = minilm.begin_query("green tea", _with_thread).result()
+    assert thread.startswith("shelfwise-query")
+    assert again.startswith("shelfwise-query"), "what follows is not done by the caller"
+    assert there is vector
     assert vector @ minilm.encode(["green tea"])[0] > 0.999
     assert asked == ["green tea"]
 
@@ -172,7 +180,7 @@ def test_a_query_that_failed_is_tried_again(folder: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(minilm, "_run_query", fail_once)
     with pytest.raises(MemoryError):
-        minilm.begin_query("green tea").result()
+        minilm.encode_query("green tea")
     assert np.linalg.norm(minilm.encode_query("green tea")) == pytest.approx(1, abs=1e-5)
 
 

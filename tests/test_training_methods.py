@@ -1,6 +1,7 @@
-"""What DoRA, AdaLoRA, whole weights, dropout and recomputing learn, save, and are refused for."""
+"""What methods beside LoRA, dropout and recomputing learn, save, and are refused for."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from reranker.settings import ModelSettings
 from reranker.training.network import TunedNetwork
 from reranker.training.record import read_record
 from reranker.training.tuning import tune
-from tuning_shop import random_list, tuning_settings
+from tuning_shop import random_list, tiny_model, tuning_settings
 
 LISTS = [random_list(1, 5, 40), random_list(2, 3, 33)]
 GIVEN: dict[str, dict[str, object]] = {
@@ -27,40 +28,57 @@ GIVEN: dict[str, dict[str, object]] = {
     "adalora": {"learning_rate": 0.03, "lists": 96},
     "full": {"learning_rate": 0.003},
     "prefix": {"learning_rate": 0.1, "lists": 96},
+    "qlora": {"learning_rate": 0.01},
 }
-GOES_ON = {"adalora": {"method": "lora", "rank": 12}}
+GOES_ON: dict[str, dict[str, object]] = {
+    "adalora": {"method": "lora", "rank": 12},
+    "qlora": {"method": "lora"},
+}
 """What an adapter is that another method saved."""
+
+
+class Run(NamedTuple):
+    method: str
+    folder: Path
+    base: Path
+
+
+@pytest.fixture(scope="module")
+def even_folder(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose layers can be kept in 4 bits on a processor."""
+    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("even") / "model", inner=128)
 
 
 @pytest.fixture(scope="module", params=sorted(GIVEN))
 def run(
     request: pytest.FixtureRequest,
     tiny_folder: Path,
+    even_folder: Path,
     toy_files: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[str, Path]:
+) -> Run:
     method: str = request.param
+    base = even_folder if method == "qlora" else tiny_folder
     folder = tmp_path_factory.mktemp(method)
-    settings = tuning_settings(tiny_folder, method=method, **GIVEN[method])
+    settings = tuning_settings(base, method=method, **GIVEN[method])
     tune(settings, [files_in(toy_files)], folder, name=method)
-    return method, folder
+    return Run(method, folder, base)
 
 
-def test_each_method_learns(run: tuple[str, Path]) -> None:
-    _, folder = run
-    found = [line["nDCG@10"] for line in read_record(folder) if line["kind"] == "validation"]
+def test_each_method_learns(run: Run) -> None:
+    found = [line["nDCG@10"] for line in read_record(run.folder) if line["kind"] == "validation"]
     assert max(found) > found[0] + 0.15
 
 
-def test_the_merged_model_scores_as_the_tuned_one(run: tuple[str, Path], tiny_folder: Path) -> None:
+def test_the_merged_model_scores_as_the_tuned_one(run: Run) -> None:
     """What was saved, merged into the base model, against what was saved, gone on training with."""
-    method, folder = run
+    method, folder, base = run
     if method == "prefix":
         pytest.skip("a learned prefix is not merged")
-    training = tuning_settings(tiny_folder, **GOES_ON.get(method, {"method": method})).training
-    tuned = TunedNetwork(tiny_folder, training, dtype="float32")
+    training = tuning_settings(base, **GOES_ON.get(method, {"method": method})).training
+    tuned = TunedNetwork(base, training, dtype="float32")
     tuned.start_from(folder / "adapter")
-    plain = load_causal_model(tiny_folder, "float32")
+    plain = load_causal_model(base, "float32")
     assert merge(plain, folder / "adapter") > 0
     with torch.no_grad(), tuned.evaluating():
         found, untuned = tuned.scores(LISTS), tuned.untuned_scores(LISTS)
@@ -76,28 +94,26 @@ def test_the_merged_model_scores_as_the_tuned_one(run: tuple[str, Path], tiny_fo
         assert max(abs(a - b) for a, b in zip(ours.tolist(), before.tolist(), strict=True)) > 0.05
 
 
-def test_vllm_is_not_asked_to_serve_what_it_cannot(run: tuple[str, Path], tmp_path: Path) -> None:
-    method, folder = run
+def test_vllm_is_not_asked_to_serve_what_it_cannot(run: Run, tmp_path: Path) -> None:
+    method, folder, _ = run
     with pytest.raises(ConfigError, match="verdict readout"):
         rank_beside(folder / "adapter")
     config = tmp_path / "adapter_config.json"  # of an adapter without a card, as peft saves it
     config.write_bytes((folder / "adapter" / "adapter_config.json").read_bytes())
-    if method == "adalora":
-        assert rank_beside(tmp_path) == 12  # is saved as LoRA
+    if method in GOES_ON:  # is saved as LoRA
+        assert rank_beside(tmp_path) == (12 if method == "adalora" else 8)
         return
     remedy = "embedded model" if method == "prefix" else "adapter merge"
     with pytest.raises(ConfigError, match=rf"training\.method = {method}.*{remedy}"):
         rank_beside(tmp_path)
 
 
-def test_a_training_goes_on_only_by_the_same_method(
-    run: tuple[str, Path], tiny_folder: Path
-) -> None:
-    method, folder = run
-    saved, other = (method, "lora") if method != "adalora" else ("lora", method)
-    network = TunedNetwork(
-        tiny_folder, tuning_settings(tiny_folder, method=other).training, dtype="float32"
-    )
+def test_a_training_goes_on_only_by_the_same_method(run: Run) -> None:
+    method, folder, base = run
+    saved, other = method, "lora"
+    if method in GOES_ON:
+        saved, other = "lora", "adalora"
+    network = TunedNetwork(base, tuning_settings(base, method=other).training, dtype="float32")
     with pytest.raises(ConfigError, match=rf"set training\.method = {saved}"):
         network.start_from(folder / "adapter")
 
@@ -142,6 +158,49 @@ def test_recomputing_gives_the_same_gradients(tiny_folder: Path, method: str) ->
     assert kept.keys() == again.keys()
     for name, gradient in kept.items():
         torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_in_four_bits_is_the_rounded_model(even_folder: Path) -> None:
+    """Its layers take 4 bits a weight, and it is known as the model that it was made of."""
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    def network(method: str) -> TunedNetwork:
+        settings = tuning_settings(even_folder, method=method).training
+        return TunedNetwork(even_folder, settings, dtype="float32")
+
+    small, whole = network("qlora"), network("lora")
+    assert small.fingerprint == whole.fingerprint
+    layers = {n: m for n, m in small.wrapped.named_modules() if isinstance(m, Linear4bit)}
+    assert len(layers) == 2 * 7
+    for name, layer in layers.items():
+        assert layer.weight.nbytes * 2 == layer.in_features * layer.out_features
+        rounded = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        plain = whole.wrapped.get_submodule(name).weight
+        assert 0 < (plain - rounded).abs().max() < 0.25 * plain.abs().max()
+        plain.data = rounded
+    for _ in range(2):  # what evaluating leaves behind can be trained
+        with torch.no_grad(), small.evaluating(), whole.evaluating():
+            found, expected = torch.cat(small.scores(LISTS)), torch.cat(whole.scores(LISTS))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+        torch.cat(small.scores(LISTS)).mean().backward()
+    assert all(p.grad is not None for p in small.trained.values())
+
+
+def test_four_bits_are_refused_where_nothing_computes_them(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reranker.models.loading.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"training\.method = qlora.*shelfwise\[qlora\]"):
+        load_causal_model(tiny_folder, "float32", four_bits=True)
+
+
+def test_layers_that_processors_compute_wrongly_in_four_bits_are_refused(
+    tiny_folder: Path,
+) -> None:
+    """bitsandbytes 0.50.2 reads rows there as if blocks of 64 weights never crossed them."""
+    with pytest.raises(ConfigError, match=r"qlora.*down_proj has 96 inputs.*64"):
+        load_causal_model(tiny_folder, "float32", on_processor=True, four_bits=True)
 
 
 @pytest.fixture(scope="module")

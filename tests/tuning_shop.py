@@ -19,7 +19,7 @@ _TOKENIZER = (
 )
 
 
-def tiny_model(tokenizer_of: Path, folder: Path) -> Path:
+def tiny_model(tokenizer_of: Path, folder: Path, *, inner: int = 96) -> Path:
     """Write a Llama of two narrow layers with random weights and a real tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -28,7 +28,7 @@ def tiny_model(tokenizer_of: Path, folder: Path) -> Path:
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=64,
-        intermediate_size=96,
+        intermediate_size=inner,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

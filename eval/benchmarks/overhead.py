@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ OpenShop = Callable[[Path, LanguageModel], Reranker]
 """Opens the shop of a store folder, whose catalogue is ``catalogue/products.arrow``, for search."""
 
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
-_WARM_UP = 10
+_WARM_UP = 300
+"""Searches of other shoppers for other things that a service has behind it when it is timed."""
+_MODEL_WARM_UP = 3
 _BATCH = 100_000
 
 
@@ -39,8 +42,8 @@ class SearchOverhead(Value):
 
     Attributes:
         overhead: everything but the language model, embedding the query included.
-        elsewhere: the same searches, of a model that has emptied no cache of this processor, as one
-            on another machine: its answers come at once.
+        elsewhere: the same of a model that has emptied no cache of this processor, as one on
+            another machine: its answers come at once.
         learning_s: seconds to learn the interest of all shoppers, from so many purchases.
         embed_query: of that, embedding a query that was not seen before.
         recall: of that, recall as a whole.
@@ -70,6 +73,7 @@ def search_overhead(
     store: Path,
     real: Sequence[Product],
     queries: Sequence[str],
+    searches: int,
     *,
     embedder: Embedder,
     model: LanguageModel,
@@ -85,10 +89,13 @@ def search_overhead(
     vectors are `eval.benchmarks.recall.spread`, put into the embedding cache, so that the real
     build takes them from there. Behaviour is what `eval.benchmarks.profiles` imported there.
 
+    Each search has a query and a shopper that none had before, unless there are too few queries.
+
     Args:
         store: folder in which `benchmark_profiles` has run.
         real: products of a real catalogue.
-        queries: each is searched once, by a shopper drawn evenly.
+        queries: searched once each, by shoppers drawn evenly.
+        searches: that are timed of each kind.
         embedder: of queries and products.
         model: asked for real: what it does to caches and cores belongs to the measurement.
         open_shop: opens the store with that embedder and a model.
@@ -106,15 +113,24 @@ def search_overhead(
         stored = StoredInterest(store / "interest")
         learnt = learn_interest(behaviour, table, stored, _AT, progress=progress)
         learning_s = time.perf_counter() - started
-    users = np.random.default_rng(1).integers(0, shoppers, len(queries)).tolist()
-    asked = [
-        SearchRequest(query=query, user_id=user_name(user), at=_AT)
-        for query, user in zip(queries, users, strict=True)
-    ]
-    with open_shop(store, _AtOnce(model)) as shelf:
-        elsewhere, _ = _searched(shelf, asked, "searching, the model elsewhere", progress)
-    with open_shop(store, model) as shelf:
-        measured, candidates = _searched(shelf, asked, "searching", progress)
+    count = _WARM_UP + _MODEL_WARM_UP + 2 * searches
+    users = np.random.default_rng(1).choice(shoppers, count, replace=shoppers < count).tolist()
+    asked = iter(
+        SearchRequest(query=queries[number % len(queries)], user_id=user_name(user), at=_AT)
+        for number, user in enumerate(users)
+    )
+    asks = _Elsewhere(model)
+    with open_shop(store, asks) as shelf:
+
+        def searched(stage: str, number: int) -> list[tuple[float, Timings]]:
+            return _searched(shelf, list(islice(asked, number)), stage, progress)
+
+        searched("warming up", _WARM_UP)
+        elsewhere = searched("searching, the model elsewhere", searches)
+        asks.here = True
+        searched("warming the model up", _MODEL_WARM_UP)
+        measured = searched("searching", searches)
+        candidates = len(shelf.recall(SearchRequest(query=queries[0], at=_AT)))
     return SearchOverhead(
         products=len(table),
         events=events,
@@ -124,7 +140,7 @@ def search_overhead(
         elsewhere=_latency([wall - timings.model_ms for wall, timings in elsewhere]),
         learning_s=learning_s,
         purchases=learnt.purchases,
-        embed_query=_time_queries(embedder, queries),
+        embed_query=_time_queries(embedder, queries[:searches]),
         recall=_latency([timings.recall_ms for _, timings in measured]),
         profile=_latency([timings.profile_ms for _, timings in measured]),
         prompt=_latency([timings.prompt_ms for _, timings in measured]),
@@ -133,20 +149,23 @@ def search_overhead(
     )
 
 
-class _AtOnce:
-    """Stands for a model on another machine: knows what the real one is, and answers alike."""
+class _Elsewhere:
+    """A model that is asked when it is ``here``; else its answers come at once and are alike."""
 
     def __init__(self, model: LanguageModel) -> None:
+        self.here = False
         self.spec = model.spec
         self.tokenizer = model.tokenizer
+        self._model = model
 
-    def with_adapter(self, name: str) -> "_AtOnce":
+    def with_adapter(self, name: str) -> "_Elsewhere":
         raise ConfigError(f"adapter {name}: there is none here")
 
     async def read(
         self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
     ) -> tuple[SlotScores, ...]:
-        del scope, seconds
+        if self.here:
+            return await self._model.read(prompts, scope=scope, seconds=seconds)
         return tuple(SlotScores(logprobs=(-1.0,) * len(prompt.order)) for prompt in prompts)
 
     async def write(self, prompts: Sequence[Prompt], **_asked: Any) -> tuple[str, ...]:
@@ -158,8 +177,8 @@ class _AtOnce:
 
 def _searched(
     shelf: Reranker, asked: Sequence[SearchRequest], stage: str, progress: Progress
-) -> tuple[list[tuple[float, Timings]], int]:
-    """Return the milliseconds and timings of searches after a warm-up, and the last one's items."""
+) -> list[tuple[float, Timings]]:
+    """Return the milliseconds and timings of searches."""
     rows = []
     for place, request in enumerate(asked):
         progress(stage, place, len(asked))
@@ -167,7 +186,7 @@ def _searched(
         result = shelf.search(request)
         rows.append(((time.perf_counter() - started) * 1000, result.timings))
     progress(stage, len(asked), len(asked))
-    return rows[_WARM_UP:], len(result.items)
+    return rows
 
 
 def _catalogue(

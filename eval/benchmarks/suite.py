@@ -136,7 +136,8 @@ def run_benchmark(
     overhead = search_overhead(
         store,
         real,
-        [queries[number % len(queries)] for number in range(searches)],
+        queries,
+        searches,
         embedder=encoder,
         model=model,
         open_shop=open_shop,

@@ -1,42 +1,62 @@
 """Load a model's weights for this machine's processor."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reranker.errors import ModelUnavailable
+from reranker.errors import ConfigError, ModelUnavailable
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 _OTHER_CONTEXT = 4096
+_FOUR_BIT_BLOCK = 64
 
 
-def load_causal_model(folder: Path, dtype: str) -> "PreTrainedModel":
+def load_causal_model(
+    folder: Path, dtype: str, *, on_processor: bool = False, four_bits: bool = False
+) -> "PreTrainedModel":
     """Load a causal model for evaluation, on the GPU where there is one.
 
     Args:
         folder: with config.json and safetensors.
         dtype: ``auto``, ``bfloat16`` or ``float32``; auto is bfloat16 where that is computed.
+        on_processor: leave a GPU alone.
+        four_bits: keep the weights of its layers in 4 bits (NormalFloat, quantised twice; arXiv
+            2305.14314) and compute in ``dtype``; takes bitsandbytes.
 
     Raises:
+        ConfigError: 4 bits are asked for, and bitsandbytes is not installed, or computes layers of
+            this model wrongly.
         ModelUnavailable: its files are missing or damaged, or memory does not suffice.
     """
+    if four_bits and find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "a model is kept in 4 bits (training.method = qlora) by bitsandbytes, which is not "
+            "installed: install shelfwise[qlora]"
+        )
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    quick = torch.cuda.is_available() and not on_processor
+    device = torch.device("cuda" if quick else "cpu")
+    number = _number_type(dtype, device)
+    placed: dict[str, Any] = {}
+    if four_bits:
+        placed = {"quantization_config": _four_bits(number), "device_map": {"": device}}
     loader: Any = AutoModelForCausalLM
     try:
         model, report = loader.from_pretrained(
             str(folder),
-            dtype=_number_type(dtype, device),
+            dtype=number,
             attn_implementation="sdpa",
             local_files_only=True,
             output_loading_info=True,
+            **placed,
         )
-        model = model.to(device).eval()
+        model = (model if four_bits else model.to(device)).eval()
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         message = f"{folder}: the model cannot be loaded: {error}"
         raise ModelUnavailable(message) from error
@@ -44,8 +64,42 @@ def load_causal_model(folder: Path, dtype: str) -> "PreTrainedModel":
     if missing := sorted(report["missing_keys"]):
         message = f"{folder}: {len(missing)} weights are missing, such as {missing[0]}"
         raise ModelUnavailable(message)
+    if four_bits and device.type == "cpu":
+        _make_right(model, folder)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _four_bits(number: "torch.dtype") -> Any:
+    from transformers import BitsAndBytesConfig
+
+    config: Any = BitsAndBytesConfig
+    return config(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=number,
+    )
+
+
+def _make_right(model: Any, folder: Path) -> None:
+    """Keep the layers of a model in 4 bits from computing wrongly on processors, or refuse them.
+
+    Written for bitsandbytes 0.50.2.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for name, layer in model.named_modules():
+        if not isinstance(layer, Linear4bit):
+            continue
+        if layer.in_features % _FOUR_BIT_BLOCK:
+            raise ConfigError(
+                f"{folder}: training.method = qlora: {name} has {layer.in_features} inputs, and in "
+                f"4 bits processors compute multiples of {_FOUR_BIT_BLOCK} only: set "
+                "training.method = lora, or take a GPU"
+            )
+        # It would repack its weights outside of training, and then train on them as they are.
+        layer.support_avx512bf16_for_cpu = False
 
 
 def _number_type(dtype: str, device: "torch.device") -> "torch.dtype":

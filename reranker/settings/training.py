@@ -54,10 +54,11 @@ class TrainingSettings(Section):
     profile_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05, description="share of lists that say nothing of the shopper"
     )
-    method: Literal["lora", "dora", "adalora", "prefix", "full"] = Field(
+    method: Literal["lora", "qlora", "dora", "adalora", "prefix", "full"] = Field(
         "lora",
         description="what is trained: matrices of low rank beside the layers (LoRA, which vLLM "
-        "serves as they are), those and the layers' lengths (DoRA), those with ranks that move to "
+        "serves as they are), those beside layers kept in 4 bits (QLoRA, for large models on a "
+        "GPU; saved as LoRA), those and the layers' lengths (DoRA), those with ranks that move to "
         "the layers that need them (AdaLoRA, saved as LoRA), keys and values before every prompt "
         "(prefix tuning, which the embedded model alone uses), or all weights but the "
         "vocabulary's; of DoRA and all weights vLLM serves the merged model",

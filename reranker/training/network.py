@@ -32,6 +32,16 @@ def _has_windows(config: Any) -> bool:
     )
 
 
+def _base(folder: Path, dtype: str, *, four_bits: bool) -> tuple[Any, str]:
+    """Load a base model, and tell the fingerprint of its weights as they are served."""
+    whole: Any = load_causal_model(folder, dtype, on_processor=four_bits)
+    fingerprint = weights_fingerprint(whole.named_parameters())
+    if not four_bits:
+        return whole, fingerprint
+    del whole
+    return load_causal_model(folder, dtype, four_bits=True), fingerprint
+
+
 class TunedNetwork:
     """A base model in training.
 
@@ -56,8 +66,7 @@ class TunedNetwork:
             ConfigError: the settings do not go with their method.
             ModelUnavailable: the model cannot be loaded.
         """
-        base: Any = load_causal_model(folder, dtype)
-        self.fingerprint = weights_fingerprint(base.named_parameters())
+        base, self.fingerprint = _base(folder, dtype, four_bits=settings.method == "qlora")
         self.context_length = context_length(base)
         self._head = ScoreHead(base.get_output_embeddings())
         base.set_output_embeddings(self._head)

@@ -21,6 +21,7 @@ class Method(ABC):
 
     Attributes:
         name: of the setting ``training.method``.
+        saved_as: the method whose adapters those of this one cannot be told from.
         wrapped: the model to be called; what does not require gradients is not trained.
         autocast: number type to compute in; None for that of the weights.
         lean_layers: layers that compute in a leaner way than their library's.
@@ -30,6 +31,7 @@ class Method(ABC):
     """
 
     name: str
+    saved_as: str
     wrapped: Any
     autocast: torch.dtype | None = None
     lean_layers: int = 0

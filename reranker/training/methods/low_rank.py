@@ -99,7 +99,11 @@ _LEAN: dict[type, type] = {PeftLinear: LeanLinear, SVDLinear: LeanSVDLinear}
 
 
 class LowRank(Method):
-    """LoRA, rank-stabilised if asked for, and DoRA."""
+    """LoRA, rank-stabilised if asked for, and DoRA.
+
+    QLoRA is LoRA over a model that was loaded in 4 bits. What it saves is served beside the model's
+    whole weights, which differ by their rounding from those that it was learnt beside.
+    """
 
     def __init__(self, model: Any, settings: TrainingSettings, *, lean: bool = True) -> None:
         """Put matrices beside all linear layers of a model but its output.
@@ -110,6 +114,7 @@ class LowRank(Method):
             lean: let layers compute leanly, see `make_lean`.
         """
         self.name = settings.method
+        self.saved_as = "lora" if self.name in {"qlora", "adalora"} else self.name
         self.wrapped = attach(model, self.config_of(settings), seed=settings.seed)
         self.lean_layers = make_lean(self.wrapped) if lean else 0
 
@@ -141,7 +146,7 @@ class LowRank(Method):
 
     def loaded(self, tensors: Mapping[str, Tensor], told: AdapterConfig) -> dict[str, Tensor]:
         """Name the tensors as the layers do; see `Method.loaded`."""
-        check_method(told, self.name)
+        check_method(told, self.saved_as)
         own = self.wrapped.peft_config[ADAPTER]
         if (told.lora_alpha, told.use_rslora) != (own.lora_alpha, own.use_rslora):
             raise ConfigError(

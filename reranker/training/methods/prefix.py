@@ -29,7 +29,7 @@ _NAME = "prompt_encoder.default.embedding.weight"
 class Prefix(Method):
     """A learned prefix before the prompts of one model, whose weights stay as they are."""
 
-    name = "prefix"
+    name = saved_as = "prefix"
     attends_in_blocks = False
 
     def __init__(self, model: Any, settings: TrainingSettings) -> None:
@@ -73,7 +73,7 @@ class Prefix(Method):
 
     def loaded(self, tensors: Mapping[str, Tensor], told: AdapterConfig) -> dict[str, Tensor]:
         """See `Method.loaded`."""
-        check_method(told, self.name)
+        check_method(told, self.saved_as)
         if told.num_virtual_tokens != len(self.trained[_NAME]):
             raise ConfigError(
                 "its prefix has another length: set training.prefix_tokens = "

@@ -23,7 +23,7 @@ class Whole(Method):
     under autocast. Saved is the change of each weight.
     """
 
-    name = "full"
+    name = saved_as = "full"
     attends_in_blocks = False
 
     def __init__(self, model: Any) -> None:
@@ -63,7 +63,7 @@ class Whole(Method):
 
     def loaded(self, tensors: Mapping[str, Tensor], told: AdapterConfig) -> dict[str, Tensor]:
         """Add the changes to the original weights; see `Method.loaded`."""
-        check_method(told, self.name)
+        check_method(told, self.saved_as)
         return {n: t.float() + self._original[n] for n, t in tensors.items() if n in self._original}
 
     def _put(self, values: Mapping[str, Tensor]) -> None:
