@@ -1,5 +1,6 @@
 """Learning curves: how well runs ranked their held-back lists, by the lists that they had seen."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -11,6 +12,8 @@ from reranker.training.record import RECORD_FILE, read_record
 _WIDTH, _HEIGHT, _PAD = 640, 360, 48
 _COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#bf8700", "#57606a")
 _GRID = 4
+_STEP = 0.2
+"""Between the lines of the values, which lie between 0 and 1."""
 
 
 class Point(Value):
@@ -50,7 +53,8 @@ def draw(curves: Mapping[str, Sequence[Point]], measure: str) -> str:
     """Return an SVG picture of curves by name, with a legend."""
     points = [point for curve in curves.values() for point in curve]
     most = max(point.seen for point in points) or 1
-    high = min(1.0, max(point.value for point in points) * 1.1) or 1.0
+    lines = max(math.ceil(max(point.value for point in points) / _STEP), 1)
+    high = lines * _STEP
 
     def x(seen: float) -> float:
         return _PAD + (_WIDTH - 2 * _PAD) * seen / most
@@ -59,15 +63,17 @@ def draw(curves: Mapping[str, Sequence[Point]], measure: str) -> str:
         return _HEIGHT - _PAD - (_HEIGHT - 2 * _PAD) * value / high
 
     parts = []
-    for number in range(_GRID + 1):
-        value, seen = high * number / _GRID, most * number / _GRID
+    for value in (_STEP * number for number in range(lines + 1)):
         parts += [
             f'<line x1="{_PAD}" x2="{_WIDTH - _PAD}" y1="{y(value):.1f}" y2="{y(value):.1f}" '
             'stroke="#d0d7de"/>',
-            f'<text x="{_PAD - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>',
-            f'<text x="{x(seen):.1f}" y="{_HEIGHT - _PAD + 18}" text-anchor="middle">'
-            f"{seen:,.0f}</text>",
+            f'<text x="{_PAD - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.1f}</text>',
         ]
+    for seen in (most * number / _GRID for number in range(_GRID + 1)):
+        parts.append(
+            f'<text x="{x(seen):.1f}" y="{_HEIGHT - _PAD + 18}" text-anchor="middle">'
+            f"{seen:,.0f}</text>"
+        )
     for number, (name, curve) in enumerate(curves.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join(f"{x(point.seen):.1f},{y(point.value):.1f}" for point in curve)
