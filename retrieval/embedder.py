@@ -7,9 +7,9 @@ which model made them, so that vectors of different models never meet in one ind
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reranker.errors import ConfigError, DataError
+from reranker.quiet import quiet_transformers
 from retrieval.query_encoder import QueryEncoder
 from retrieval.query_threads import query_threads
 
@@ -261,27 +262,13 @@ def _load(source: str) -> "SentenceTransformer":
     from sentence_transformers import SentenceTransformer
 
     try:
-        with _quiet():
+        with quiet_transformers():
             return SentenceTransformer(source)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"setting retrieval.embedder: {source!r} is neither a built-in name nor a "
             f"sentence-transformers model that can be loaded: {error}"
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    from transformers.utils import logging as untyped
-
-    logging: Any = untyped
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _fingerprint(folder_or_name: str | Path, model: Any) -> str:

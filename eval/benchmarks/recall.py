@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 from pydantic import Field
 
-from reranker.models.conversion import quiet_transformers
+from reranker.quiet import quiet_transformers
 from reranker.schema import Product, Value
 from retrieval.embedder import Embedder, SentenceTransformerEmbedder, Vectors
 from retrieval.embedding_cache import EmbeddingCache

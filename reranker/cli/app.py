@@ -1,6 +1,7 @@
 """The root command: its sub-commands, and how errors end."""
 
 import json
+import logging
 import sys
 
 import typer
@@ -74,6 +75,8 @@ def _wants_json(words: list[str]) -> bool:
 
 def main() -> None:
     """Run the command line and turn Shelfwise's errors into a message and an exit code."""
+    # Where it is installed other libraries import it, and it advises on packages not needed here.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app()
     except ShelfwiseError as error:

@@ -1,6 +1,5 @@
 """Turn a quantised GGUF file into the Hugging Face folder that transformers, PEFT and vLLM read."""
 
-import logging
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import Any
 
 from reranker.errors import ModelUnavailable
 from reranker.ports import Progress
+from reranker.quiet import quiet_transformers
 
 _UNREADABLE = (struct.error, IndexError, OverflowError)  # of a file that was cut short
 _QUANTISED_MARKS = ("hf_quantizer", "is_quantized", "quantization_config", "quantization_method")
@@ -28,23 +28,6 @@ def convert_gguf(gguf: Path, folder: Path, *, progress: Progress | None = None) 
             _convert(gguf, folder, stage, progress or (lambda *_: None))
         except (*_UNREADABLE, ValueError, RuntimeError, KeyError, ImportError) as error:
             raise ModelUnavailable(f"{gguf}: it cannot be converted: {error}") from error
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' progress bars and its messages below errors for a while."""
-    from transformers.utils import logging as transformers_logging
-
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -27,13 +27,13 @@ from reranker.models.adapter_use import (
     tuned_spec,
 )
 from reranker.models.asking import check_length, describe, slot_scores
-from reranker.models.conversion import quiet_transformers
 from reranker.models.loading import context_length, load_causal_model
 from reranker.models.merging import merge, weights_fingerprint
 from reranker.models.rendering import PromptRenderer, load_tokenizer
 from reranker.models.tokenizing import HFTokenizer
 from reranker.models.weights import resolve
 from reranker.ports import ModelSpec, Progress, Tokenizer
+from reranker.quiet import quiet_transformers
 from reranker.schema import Prompt, SlotScores
 from reranker.settings import ModelSettings
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reranker.errors import ConfigError, ModelUnavailable
+from reranker.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -48,14 +49,15 @@ def load_causal_model(
         placed = {"quantization_config": _four_bits(number), "device_map": {"": device}}
     loader: Any = AutoModelForCausalLM
     try:
-        model, report = loader.from_pretrained(
-            str(folder),
-            dtype=number,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            output_loading_info=True,
-            **placed,
-        )
+        with quiet_transformers():
+            model, report = loader.from_pretrained(
+                str(folder),
+                dtype=number,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                output_loading_info=True,
+                **placed,
+            )
         model = (model if four_bits else model.to(device)).eval()
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         message = f"{folder}: the model cannot be loaded: {error}"

@@ -20,12 +20,12 @@ from reranker.models.adapter import (
 )
 from reranker.models.adapter_use import readout_answers
 from reranker.models.asking import describe
-from reranker.models.conversion import quiet_transformers
 from reranker.models.rendering import PromptRenderer, load_tokenizer
 from reranker.models.tokenizing import HFTokenizer
 from reranker.models.weights import resolve
 from reranker.ports import Progress
 from reranker.prompting import PromptBudget
+from reranker.quiet import quiet_transformers
 from reranker.schema import Readout
 from reranker.settings import Settings
 from reranker.training.encoding import ExampleEncoder, PromptMaker
@@ -98,8 +98,7 @@ class TuningRun:
             for number, source in enumerate(sources)
         ]
         progress(f"loading {settings.model.name}", 0, 1)
-        with quiet_transformers():
-            self.network = TunedNetwork(base, training, dtype=settings.model.dtype)
+        self.network = TunedNetwork(base, training, dtype=settings.model.dtype)
         progress(f"loading {settings.model.name}", 1, 1)
         spec = describe(renderer, name=renderer.name, context_length=self.network.context_length)
         self._answer = readout_answers(renderer, spec)[readout]

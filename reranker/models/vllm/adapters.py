@@ -10,12 +10,12 @@ from reranker.errors import ConfigError, ModelUnavailable
 from reranker.models.adapter import AdapterCard, read_card
 from reranker.models.adapter_use import check_use, readout_answers
 from reranker.models.asking import describe
-from reranker.models.conversion import quiet_transformers
 from reranker.models.rendering import PromptRenderer, load_tokenizer
 from reranker.models.vllm.beside import rank_beside
 from reranker.models.vllm.discovery import Discovery, TokenSample
 from reranker.models.vllm.http import Refused, authorization, base_url, content
 from reranker.models.weights import resolve_tokenizer
+from reranker.quiet import quiet_transformers
 from reranker.schema import Value
 from reranker.settings import ServerSettings
 
