@@ -9,6 +9,7 @@ words alone, and nothing about the shopper.
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Condition
 from types import TracebackType
@@ -36,6 +37,10 @@ _Known = tuple[UserProfile | None, tuple[Issue, ...]]
 _NOBODY: _Known = (None, ())
 _POPULAR_DEPTHS = 10
 _LIKELY_DEPTHS = 3
+_INTEREST_CUT = Issue(
+    code="interest_unavailable",
+    detail="no time was left to look up what all shoppers' behaviour tells",
+)
 _UNAVAILABLE = Issue(
     code="profile_unavailable",
     detail="the database with what shoppers did does not answer: see the log",
@@ -136,10 +141,14 @@ class LookUp:
             limits = _limits(deadline, reserve)
             return await in_turn(self._around, request, given, **limits)
         except TooLate:
-            # Of a stranger nothing needful is missing.
-            given_up_at = None if stranger else time.monotonic()
             gone = _since(started)
-            return Found(None, given, profile_ms=gone, recall_ms=0.0, given_up_at=given_up_at)
+            if not stranger:
+                now = time.monotonic()
+                return Found(None, given, profile_ms=gone, recall_ms=0.0, given_up_at=now)
+            # Of a stranger nothing needful is missing.
+            lost = self._interest is not None and self._interest.knows(request.at)
+            issues = (_INTEREST_CUT,) if lost else ()
+            return Found(None, given, profile_ms=gone, recall_ms=0.0, issues=issues)
 
     def now(self, request: SearchRequest) -> Found:
         """Find the profile and the candidates in this thread.
@@ -159,13 +168,21 @@ class LookUp:
         begun = None
         if request.query is not None:
             begun = self._index.begin_search(request.query, k=depth, filters=request.filters)
-        profile, issues = self._profile(request)
-        profile_ms = _since(started)
-        if begun is None or request.query is None:
+        try:
+            profile, issues = self._profile(request)
+            profile_ms = _since(started)
+            own: tuple[Product, ...] = ()
+            if request.query is not None:
+                own = self._own(request.query, request.filters, profile)
+        except BaseException:
+            if begun is not None:  # the store may be closed only when nothing goes on in it
+                with suppress(Exception):
+                    begun()
+            raise
+        if begun is None:
             candidates, more = self._recommended(profile, request)
             issues = issues or more
         else:
-            own = self._own(request.query, request.filters, profile)
             candidates = self._with_own(own, begun())
         candidates, interest = self._interest_in(candidates, profile, request)
         recall_ms = _since(started) - profile_ms

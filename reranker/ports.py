@@ -102,7 +102,7 @@ class InterestSource(Protocol):
         ...
 
     def knows(self, at: datetime) -> bool:
-        """Tell at once whether anything is known at a moment."""
+        """Tell at once whether it is worth asking what is known at a moment."""
         ...
 
     def of(

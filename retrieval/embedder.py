@@ -66,7 +66,16 @@ class Embedder(Protocol):
         ...
 
     def begin_query(self, text: str, then: Callable[[Vectors], Made]) -> "Future[Made]":
-        """Begin to do something with what `encode_query` returns, beside the caller's work."""
+        """Begin to do something with what `encode_query` returns, beside the caller's work.
+
+        Args:
+            text: of the query.
+            then: must not ask for another query's vector: it may run in the only thread that
+                computes them.
+
+        Returns:
+            Holds what ``then`` returns, or what it or the embedder raised.
+        """
         ...
 
 
@@ -208,7 +217,10 @@ class UsemEmbedder:
     def begin_query(self, text: str, then: Callable[[Vectors], Made]) -> "Future[Made]":
         """Do all at once: beside the caller's work, numpy would take its cores from that."""
         done: Future[Made] = Future()
-        done.set_result(then(self.encode_query(text)))
+        try:
+            done.set_result(then(self.encode_query(text)))
+        except BaseException as error:
+            done.set_exception(error)
         return done
 
     def _encode_query(self, text: str) -> Vectors:

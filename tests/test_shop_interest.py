@@ -1,12 +1,11 @@
 """The interest learnt from a store: who counts, when it may be used, and that it is never half."""
 
-import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
+from interest_shop import KINDS, LEARNT, START, name, purchases, table_of
 from typer.testing import CliRunner
 
 from reranker import Reranker, SearchRequest, Settings, build
@@ -20,41 +19,6 @@ from reranker.schema import BehaviourEvent, EventKind, Product, UserProfile
 from reranker.wiring import catalogue_file, index_catalogue
 from retrieval.behaviour import BehaviourStore
 from retrieval.product_table import ProductTable
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-LEARNT = START + timedelta(days=30)
-KINDS = ("tea", "soap", "rope")
-
-
-def name(kind: int, number: int) -> str:
-    return f"{KINDS[kind]}-{number}"
-
-
-def purchases(shoppers: int, days: int = 5) -> list[BehaviourEvent]:
-    """Everybody buys things of one kind, number 0 of it first: it sells best."""
-    rng = np.random.default_rng(0)
-    found = []
-    for user in range(shoppers):
-        numbers = [0, *(1 + rng.permutation(9)[: days - 1]).tolist()]
-        for day, number in enumerate(numbers):
-            found.append(
-                BehaviourEvent(
-                    user_id=f"shopper {user}",
-                    kind=EventKind.PURCHASE,
-                    at=START + timedelta(days=day, minutes=user),
-                    product_id=name(user % 3, number),
-                )
-            )
-    return found
-
-
-def table_of(numbers: int = 10) -> ProductTable:
-    found = [
-        Product(product_id=name(kind, number), title=f"{KINDS[kind]} {number}", category="Things")
-        for kind in range(3)
-        for number in range(numbers)
-    ]
-    return ProductTable.empty().upsert(found)[0]
 
 
 @pytest.fixture(scope="module")
@@ -198,29 +162,6 @@ def test_a_catalogue_that_has_changed_since_is_told_apart(learnt: StoredInterest
     assert now[2].odds < max(now[0].odds, now[1].odds)
 
 
-def test_what_is_learnt_anew_is_taken_up_and_a_killed_learning_changes_nothing(
-    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stored, table = StoredInterest(tmp_path / "interest"), table_of()
-    interest = ShopInterest(stored, table)
-    monkeypatch.setattr("reranker.learned_interest.shop._LOOK_AGAIN_S", 0.0)
-    assert interest.of(None, [name(0, 0)], LEARNT) is None
-    with BehaviourStore(shop, read_only=True) as store:
-        learn_interest(store, table, stored, LEARNT)
-        first = interest.of(None, [name(0, 0)], LEARNT)
-        assert first is not None
-        with monkeypatch.context() as broken:
-            broken.setattr(np, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-            with pytest.raises(KeyboardInterrupt):
-                learn_interest(store, table, stored, LEARNT)
-        assert interest.of(None, [name(0, 0)], LEARNT) == first
-        learn_interest(store, table, stored, LEARNT + timedelta(days=1))
-    assert interest.of(None, [name(0, 0)], LEARNT) is None
-    assert interest.of(None, [name(0, 0)], LEARNT + timedelta(days=1)) == first
-    folders = [each for each in stored.folder.iterdir() if each.is_dir()]
-    assert len(folders) == 2, "the one in use and the one before"
-
-
 def test_a_catalogue_begun_anew_gives_keys_to_other_products(
     learnt: StoredInterest,
 ) -> None:
@@ -232,43 +173,6 @@ def test_a_catalogue_begun_anew_gives_keys_to_other_products(
     assert found is not None
     assert [one.sales for one in found] == [None, None]
     assert ShopInterest(learnt, other).likely(None, 9, LEARNT) == ()
-
-
-@pytest.mark.parametrize("damage", ["manifest.json", "factors.npy", "words_indptr.npy"])
-def test_damage_is_said_and_what_is_open_stays_in_use(
-    shop: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("reranker.learned_interest.shop._LOOK_AGAIN_S", 0.0)
-    stored, asked = StoredInterest(tmp_path / "interest"), [name(0, 0)]
-    with BehaviourStore(shop, read_only=True) as store:
-        learn_interest(store, table_of(), stored, LEARNT)
-        running = ShopInterest(stored, table_of())
-        before = running.of(None, asked, LEARNT)
-        assert before is not None
-        learn_interest(store, table_of(), stored, LEARNT)
-    file = stored.folder / (stored.current or "") / damage
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    for _ in range(2):
-        assert running.of(None, asked, LEARNT) == before
-    for reader in (running, ShopInterest(stored, table_of())):
-        assert re.search("corrupt.*run shelfwise interest learn", reader.fault or "")
-    assert ShopInterest(stored, table_of()).of(None, asked, LEARNT) is None
-    with pytest.raises(DataError, match="corrupt"):
-        stored.load(stored.current or "", stored.manifest(stored.current or ""))
-
-
-def test_of_two_learners_one_is_told_to_wait(shop: Path, tmp_path: Path) -> None:
-    stored = StoredInterest(tmp_path / "interest")
-    stored.folder.mkdir()
-    with BehaviourStore(shop, read_only=True) as store:
-        with (
-            FileLock(stored.folder / "lock"),
-            pytest.raises(DataError, match="another `shelfwise interest learn` is writing"),
-        ):
-            learn_interest(store, table_of(), stored, LEARNT)
-        assert stored.current is None
-        learn_interest(store, table_of(), stored, LEARNT)
-    assert stored.current
 
 
 def test_moments_and_catalogues_that_teach_nothing_are_refused(shop: Path, tmp_path: Path) -> None:

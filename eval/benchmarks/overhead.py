@@ -94,7 +94,8 @@ def search_overhead(
     Args:
         store: folder in which `benchmark_profiles` has run.
         real: products of a real catalogue.
-        queries: searched once each, by shoppers drawn evenly.
+        queries: taken one after the other, from the first again where they do not suffice, by
+            shoppers drawn evenly.
         searches: that are timed of each kind.
         embedder: of queries and products.
         model: asked for real: what it does to caches and cores belongs to the measurement.
@@ -168,7 +169,9 @@ class _Elsewhere:
             return await self._model.read(prompts, scope=scope, seconds=seconds)
         return tuple(SlotScores(logprobs=(-1.0,) * len(prompt.order)) for prompt in prompts)
 
-    async def write(self, prompts: Sequence[Prompt], **_asked: Any) -> tuple[str, ...]:
+    async def write(self, prompts: Sequence[Prompt], **asked: Any) -> tuple[str, ...]:
+        if self.here:
+            return await self._model.write(prompts, **asked)
         return ("",) * len(prompts)
 
     async def aclose(self) -> None:

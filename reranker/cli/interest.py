@@ -1,5 +1,6 @@
 """`shelfwise interest`: learn from all shoppers, and look at what was learnt."""
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 import typer
@@ -68,9 +69,10 @@ def _show(manifest: "InterestManifest", *, as_json: bool) -> None:
     if as_json:
         print_json(manifest)
         return
+    as_of = manifest.as_of.astimezone(UTC)
     console.print(
         f"learnt from {manifest.purchases:,} purchases of {manifest.shoppers:,} shoppers before "
-        f"{manifest.as_of:%Y-%m-%d %H:%M} UTC: {manifest.products:,} products, weights fitted on "
+        f"{as_of:%Y-%m-%d %H:%M} UTC: {manifest.products:,} products, weights fitted on "
         f"{manifest.examples:,} purchases held out",
         soft_wrap=True,
     )

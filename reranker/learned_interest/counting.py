@@ -86,8 +86,9 @@ def neighbours(
 def follows(choices: Choices) -> Any:
     """Return products by products: distinct shoppers who chose the second right after the first.
 
-    In the next visit, that is. What one shopper alone did is left out, as in `neighbours`, and of
-    each product the 200 that most chose next are kept.
+    Of two visits that follow on each other one pair counts, drawn at random where more was chosen
+    in them: a sample, thin where baskets are large. What one shopper alone did is left out, as in
+    `neighbours`, and of each product the 200 that most chose next are kept.
     """
     from scipy.sparse import csr_matrix
 

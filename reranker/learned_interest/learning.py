@@ -26,6 +26,8 @@ def learn_interest(
 ) -> InterestManifest:
     """Learn from the purchases of shoppers with consent to analytics, and put it into use.
 
+    What was sent back again does not count.
+
     Killed before the end, what was learnt before stays in use.
 
     Args:
@@ -41,16 +43,16 @@ def learn_interest(
         DataError: the catalogue has fewer than two products, too few shoppers came back, another
             learning is running, or the folder cannot be written.
     """
-    now = datetime.now(UTC)
-    if as_of > now:
+    as_of = as_of.astimezone(UTC)
+    if as_of > datetime.now(UTC):
         raise ConfigError(
-            f"--as-of {as_of:%Y-%m-%d %H:%M} lies in the future: what is learnt would not be used "
-            "before then; name a moment until now"
+            f"--as-of {as_of:%Y-%m-%d %H:%M} UTC lies in the future: what is learnt would not be "
+            "used before then; name a moment until now"
         )
     if len(table) < _FEWEST_PRODUCTS:
         raise DataError(f"the catalogue holds {len(table)} products: there is nothing to compare")
     progress("reading purchases", 0, 0)
-    purchases = store.purchases(as_of, "analytics")
+    purchases = store.purchases(as_of, "analytics", kept=True)
     rows = table.rows_of_ids(purchases.product_ids)[purchases.product]
     known = rows >= 0
     shopper = purchases.shopper[known]
@@ -62,8 +64,8 @@ def learn_interest(
     if model is None:
         raise DataError(
             f"too few of {len(np.unique(shopper))} shoppers came back to buy of the catalogue "
-            f"before {as_of:%Y-%m-%d %H:%M}: {3 * FEWEST_EXAMPLES} who bought in two visits are "
-            "needed to learn from; until then interest is the profile's hand-set rule"
+            f"before {as_of:%Y-%m-%d %H:%M} UTC: {3 * FEWEST_EXAMPLES} who bought in two visits "
+            "are needed to learn from; until then interest is the profile's hand-set rule"
         )
     manifest = InterestManifest(
         as_of=as_of,

@@ -137,7 +137,6 @@ class ShopInterest:
         self._table = table
         self._lock = Lock()
         self._open: _Open | None = None
-        self._tried: str | None = None
         self._fault: str | None = None
         self._looked_at = -math.inf
         self._follow()
@@ -148,8 +147,11 @@ class ShopInterest:
         return self._fault
 
     def knows(self, at: datetime) -> bool:
-        """Tell whether something is open that was learnt, all of it from before a moment."""
-        return self._usable(at) is not None
+        """Tell whether it is worth asking what is known at a moment.
+
+        Something that was learnt before it is open, or it is time to look for something new.
+        """
+        return self._usable(at) is not None or self._is_due()
 
     def of(
         self, profile: UserProfile | None, product_ids: Sequence[str], at: datetime
@@ -165,27 +167,44 @@ class ShopInterest:
         opened = self._usable(at)
         return opened.interest.likely(profile, k) if opened else ()
 
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._looked_at >= _LOOK_AGAIN_S
+
     def _usable(self, at: datetime) -> _Open | None:
         opened = self._open
         return opened if opened is not None and at >= opened.as_of else None
 
     def _follow(self) -> None:
         """Take up what was learnt since; what cannot be read leaves what is open in use."""
-        if time.monotonic() - self._looked_at < _LOOK_AGAIN_S or not self._lock.acquire(False):
+        if not self._is_due() or not self._lock.acquire(False):
             return
         try:
-            name = self._stored.current
-            if name not in (self._tried, None):
-                self._tried = name
-                self._open, self._fault = self._read(name), None
-            elif name is None:
-                self._open = self._tried = self._fault = None
+            self._take_up(self._stored.current)
         except DataError as error:
-            self._fault = str(error)
-            logger.warning("the interest learnt last cannot be used: %s", error)
+            if str(error) != self._fault:
+                self._fault = str(error)
+                logger.warning("the interest learnt last cannot be used: %s", error)
         finally:
             self._looked_at = time.monotonic()
             self._lock.release()
+
+    def _take_up(self, name: str | None) -> None:
+        """Use a generation, or the one that has taken its place while it was read.
+
+        Raises:
+            DataError: it cannot be read. It is tried again: that may pass.
+        """
+        while name is not None and (self._open is None or name != self._open.name):
+            try:
+                self._open = self._read(name)
+            except DataError:
+                latest = self._stored.current
+                if latest == name:
+                    raise
+                name = latest
+        if name is None:
+            self._open = None
+        self._fault = None
 
     def _read(self, name: str) -> _Open:
         manifest = self._stored.manifest(name)

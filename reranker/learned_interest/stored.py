@@ -4,8 +4,8 @@
     interest/4f1c.../manifest.json
     interest/4f1c.../*.npy        arrays, mapped into memory
 
-A generation is never changed once `current` names it, and the one before stays beside it; a killed
-learning changes nothing.
+A generation is never changed once `current` names it; those before are removed then, as they may
+count shoppers who are to be forgotten. A killed learning changes nothing.
 """
 
 import secrets
@@ -87,16 +87,23 @@ class StoredInterest:
 
     @property
     def current(self) -> str | None:
-        """Name of the generation in use; None before the first."""
+        """Name of the generation in use; None before the first.
+
+        Raises:
+            DataError: the file that names it cannot be read.
+        """
+        file = self.folder / CURRENT
         try:
-            return (self.folder / CURRENT).read_text("utf-8").strip()
+            return file.read_text("utf-8").strip()
         except FileNotFoundError:
             return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{file}: it cannot be read: {error}") from error
 
     def save(
         self, model: InterestModel, identities: ProductIdentities, manifest: InterestManifest
     ) -> None:
-        """Write a generation, put it into use, and remove those before the last.
+        """Write a generation, put it into use, and remove the others.
 
         Raises:
             DataError: the folder cannot be written, or another learning is writing.
@@ -106,18 +113,17 @@ class StoredInterest:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / "lock", timeout=0):
-                before = self.current
                 try:
                     self._write(target, model, identities, manifest)
                     with replacing(self.folder / CURRENT) as temporary:
                         temporary.write_text(name, "utf-8")
                 except BaseException:
-                    shutil.rmtree(target, ignore_errors=True)
+                    if self.current != name:  # else it came after the last step
+                        shutil.rmtree(target, ignore_errors=True)
                     raise
-                # The one before stays a while: a reader may just be opening it.
                 for other in self.folder.iterdir():
-                    if other.is_dir() and other.name not in (name, before):
-                        shutil.rmtree(other)
+                    if other.is_dir() and other.name != name:
+                        shutil.rmtree(other, ignore_errors=True)
         except Timeout:
             raise DataError(
                 f"{self.folder}: another `shelfwise interest learn` is writing; wait for it"
@@ -150,7 +156,7 @@ class StoredInterest:
         path = self.folder / name / "manifest.json"
         try:
             found = InterestManifest.model_validate_json(path.read_text("utf-8"))
-        except (OSError, ValidationError) as error:
+        except (OSError, UnicodeDecodeError, ValidationError) as error:
             raise DataError(f"{path}: the learned interest is corrupt; {_REMEDY}") from error
         if found.format != _FORMAT or tuple(found.weights) != NAMES:
             raise DataError(f"{path}: the interest was learnt by another version; {_REMEDY}")
@@ -186,7 +192,7 @@ class StoredInterest:
                 or len(signals.factors) != size
             ):
                 raise ValueError("the arrays do not have the sizes of the manifest")
-        except (OSError, ValueError, KeyError) as error:
+        except (EOFError, OSError, ValueError, KeyError) as error:
             raise DataError(
                 f"{folder}: the learned interest is corrupt ({error}); {_REMEDY}"
             ) from error

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _OTHER_CONTEXT = 4096
 _FOUR_BIT_BLOCK = 64
+_PACKS = "support_avx512bf16_for_cpu"
 
 
 def load_causal_model(
@@ -23,7 +24,7 @@ def load_causal_model(
     Args:
         folder: with config.json and safetensors.
         dtype: ``auto``, ``bfloat16`` or ``float32``; auto is bfloat16 where that is computed.
-        on_processor: leave a GPU alone.
+        on_processor: leave the GPU alone, but take its number type.
         four_bits: keep the weights of its layers in 4 bits (NormalFloat, quantised twice; arXiv
             2305.14314) and compute in ``dtype``; takes bitsandbytes.
 
@@ -35,15 +36,15 @@ def load_causal_model(
     if four_bits and find_spec("bitsandbytes") is None:
         raise ConfigError(
             "a model is kept in 4 bits (training.method = qlora) by bitsandbytes, which is not "
-            "installed: install shelfwise[qlora]"
+            "installed: uv pip install '.[train,qlora]'"
         )
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    quick = torch.cuda.is_available() and not on_processor
-    device = torch.device("cuda" if quick else "cpu")
-    number = _number_type(dtype, device)
+    best = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cpu") if on_processor else best
+    number = _number_type(dtype, best)
     placed: dict[str, Any] = {}
     if four_bits:
         placed = {"quantization_config": _four_bits(number), "device_map": {"": device}}
@@ -87,7 +88,12 @@ def _four_bits(number: "torch.dtype") -> Any:
 def _make_right(model: Any, folder: Path) -> None:
     """Keep the layers of a model in 4 bits from computing wrongly on processors, or refuse them.
 
-    Written for bitsandbytes 0.50.2.
+    Written for bitsandbytes 0.50.2, which on processors reads rows as if no block of 64 weights
+    crossed their ends, and packs a layer's weights anew when it computes outside of training, but
+    trains on them as if it had not.
+
+    Raises:
+        ConfigError: a layer has other rows, or this bitsandbytes does not know how not to pack.
     """
     from bitsandbytes.nn.modules import Linear4bit
 
@@ -100,8 +106,12 @@ def _make_right(model: Any, folder: Path) -> None:
                 f"4 bits processors compute multiples of {_FOUR_BIT_BLOCK} only: set "
                 "training.method = lora, or take a GPU"
             )
-        # It would repack its weights outside of training, and then train on them as they are.
-        layer.support_avx512bf16_for_cpu = False
+        if not hasattr(layer, _PACKS):
+            raise ConfigError(
+                "training.method = qlora: on processors it was tried with bitsandbytes 0.50.2, and "
+                f"the one installed has no {_PACKS}: install that one, or take a GPU"
+            )
+        setattr(layer, _PACKS, False)
 
 
 def _number_type(dtype: str, device: "torch.device") -> "torch.dtype":

@@ -153,7 +153,7 @@ def write_merged(base: Path, adapter: Path, target: Path, *, name: str, dtype: s
         raise ConfigError(f"{target}: it is there already: name a new folder")
     card = read_card(adapter)
     _check_mergeable(adapter)
-    model = load_causal_model(base, dtype).cpu()
+    model = load_causal_model(base, dtype, on_processor=True)
     own = BaseModelCard(name=name, fingerprint=weights_fingerprint(model.named_parameters()))
     check_base(card, own)
     merge(model, adapter)

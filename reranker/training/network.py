@@ -34,10 +34,12 @@ def _has_windows(config: Any) -> bool:
 
 def _base(folder: Path, dtype: str, *, four_bits: bool) -> tuple[Any, str]:
     """Load a base model, and tell the fingerprint of its weights as they are served."""
-    whole: Any = load_causal_model(folder, dtype, on_processor=four_bits)
-    fingerprint = weights_fingerprint(whole.named_parameters())
     if not four_bits:
-        return whole, fingerprint
+        base: Any = load_causal_model(folder, dtype)
+        return base, weights_fingerprint(base.named_parameters())
+    # In the number type that is hashed: the smallest that tells.
+    whole = load_causal_model(folder, "bfloat16", on_processor=True)
+    fingerprint = weights_fingerprint(whole.named_parameters())
     del whole
     return load_causal_model(folder, dtype, four_bits=True), fingerprint
 

@@ -192,10 +192,18 @@ class BehaviourStore(BehaviourFile):
         with self.reading() as connection:
             yield from histories(connection, self.past(purpose), utc(as_of), limit=limit)
 
-    def purchases(self, as_of: datetime, purpose: Purpose) -> PurchaseColumns:
-        """Return every purchase strictly before a moment by shoppers with consent to a purpose."""
+    def purchases(
+        self, as_of: datetime, purpose: Purpose, *, kept: bool = False
+    ) -> PurchaseColumns:
+        """Return every purchase strictly before a moment by shoppers with consent to a purpose.
+
+        Args:
+            as_of: the moment.
+            purpose: what for.
+            kept: leave out what was sent back before the moment, as profiles do.
+        """
         with self.reading() as connection:
-            return read_purchases(connection, self.past(purpose), utc(as_of))
+            return read_purchases(connection, self.past(purpose), utc(as_of), kept=kept)
 
     def past(self, purpose: Purpose) -> str:
         """Return the SQL of all events before ``$as_of`` that may be used for a purpose.

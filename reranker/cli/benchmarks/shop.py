@@ -23,12 +23,15 @@ def lists_of(
 ) -> "tuple[RankingList, ...]":
     """Return lists of 20 candidates, recalled by product types for the busiest shoppers.
 
+    They are searched for right after the last event, or after the interest of all shoppers was
+    learnt: from then on cards say what sells.
+
     Raises:
         DataError: the store has no behaviour, or too few products.
     """
     from eval.benchmarks.ranking_lists import ranking_lists
     from eval.benchmarks.suite import product_type_queries
-    from reranker.wiring import build, catalogue_file, open_behaviour
+    from reranker.wiring import build, catalogue_file, open_behaviour, stored_interest
     from retrieval.behaviour import FILE_NAME
     from retrieval.product_table import ProductTable
 
@@ -41,9 +44,11 @@ def lists_of(
         users, times = behaviour.busiest(_SHOPPERS), behaviour.time_range()
     if times is None:
         raise DataError(f"{folder} has no events: import some, or run make demo")
+    stored = stored_interest(settings)
+    learnt = [stored.manifest(name).as_of] if (name := stored.current) else []
     report("recalling candidates", 0, 1)
     with build(settings, model=model) as shelf:
-        lists = ranking_lists(shelf, queries, users, at=times[1], count=count)
+        lists = ranking_lists(shelf, queries, users, at=max([times[1], *learnt]), count=count)
     report("recalling candidates", 1, 1)
     return lists
 
