@@ -219,7 +219,7 @@ class UsemEmbedder:
         done: Future[Made] = Future()
         try:
             done.set_result(then(self.encode_query(text)))
-        except BaseException as error:
+        except Exception as error:
             done.set_exception(error)
         return done
 

@@ -1,10 +1,12 @@
 """A shop whose shoppers each buy things of one kind, to learn an interest from."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 
 from reranker.schema import BehaviourEvent, EventKind, Product
+from retrieval.behaviour import BehaviourStore
 from retrieval.product_table import ProductTable
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,6 +34,14 @@ def purchases(shoppers: int, days: int = 5) -> list[BehaviourEvent]:
                 )
             )
     return found
+
+
+def write_shop(folder: Path) -> Path:
+    """Write a catalogue and the purchases of 90 shoppers into a store."""
+    table_of().save(folder / "catalogue" / "products.arrow")
+    with BehaviourStore(folder) as store:
+        store.append(purchases(90))
+    return folder
 
 
 def table_of(numbers: int = 10) -> ProductTable:

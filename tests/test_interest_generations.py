@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
-from interest_shop import LEARNT, name, purchases, table_of
+from interest_shop import LEARNT, name, purchases, table_of, write_shop
 
 from reranker import SearchRequest, Settings, build
 from reranker.errors import DataError
@@ -27,11 +27,7 @@ from retrieval.files import replacing
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shop")
-    table_of().save(folder / "catalogue" / "products.arrow")
-    with BehaviourStore(folder) as store:
-        store.append(purchases(90))
-    return folder
+    return write_shop(tmp_path_factory.mktemp("shop"))
 
 
 def test_what_is_learnt_anew_is_taken_up_and_a_killed_learning_changes_nothing(
@@ -119,10 +115,7 @@ def test_what_was_sent_back_does_not_sell(tmp_path: Path) -> None:
 
 def test_strangers_alone_bring_up_what_is_learnt(tmp_path: Path, model: EmbeddedModel) -> None:
     """A service that only re-ranks, and only for strangers, follows what is learnt, too."""
-    settings, table = Settings.load(None, {"store.path": tmp_path}), table_of()
-    table.save(tmp_path / "catalogue" / "products.arrow")
-    with BehaviourStore(tmp_path) as store:
-        store.append(purchases(90))
+    settings, table = Settings.load(None, {"store.path": write_shop(tmp_path)}), table_of()
     index_catalogue(settings)
     candidates = [
         Candidate(product=product, recall_rank=rank, recall_score=1 / rank)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from interest_shop import KINDS, LEARNT, START, name, purchases, table_of
+from interest_shop import KINDS, LEARNT, START, name, purchases, table_of, write_shop
 from typer.testing import CliRunner
 
 from reranker import Reranker, SearchRequest, Settings, build
@@ -23,11 +23,7 @@ from retrieval.product_table import ProductTable
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shop")
-    table_of().save(folder / "catalogue" / "products.arrow")
-    with BehaviourStore(folder) as store:
-        store.append(purchases(90))
-    return folder
+    return write_shop(tmp_path_factory.mktemp("shop"))
 
 
 @pytest.fixture(scope="module")
