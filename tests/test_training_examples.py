@@ -164,12 +164,21 @@ def test_a_profile_never_holds_what_was_bought(tmp_path: Path, tokenizer: HFToke
         purchases=write(tmp_path / "purchases.jsonl", rows),
     )
     settings = Settings.load(
-        None, {"training.validation_shoppers": 5, "training.profile_dropout": 0.5}
+        None,
+        {
+            "training.validation_shoppers": 5,
+            "training.profile_dropout": 0.5,
+            "training.sales_dropout": 0.5,
+        },
     )
     found = files.lists(tmp_path / "work", settings, tokenizer, no_progress)
     examples = [found.train.example(row, visit) for row in range(15) for visit in range(2)]
     silent = [example for example in examples if example.told is None]
     assert 5 < len(silent) < 25
+    levels = [{one.sales is None for one in example.candidates} for example in examples]
+    assert all(len(kinds) == 1 for kinds in levels)  # of all products of a list, or of none
+    assert 5 < levels.count({True}) < 25
+    assert {True} not in [{one.sales is None for one in v.candidates} for v in found.validation]
     assert all(example.told for example in found.validation)
     trained = {example.user_id for example in examples}
     assert trained.isdisjoint(example.user_id for example in found.validation)

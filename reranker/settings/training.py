@@ -54,6 +54,11 @@ class TrainingSettings(Section):
     profile_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.05, description="share of lists that say nothing of the shopper"
     )
+    sales_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05,
+        description="share of lists that say of no product how much it sells, as where nothing has "
+        "been learnt",
+    )
     method: Literal["lora", "qlora", "dora", "adalora", "prefix", "full"] = Field(
         "lora",
         description="what is trained: matrices of low rank beside the layers (LoRA, which vLLM "

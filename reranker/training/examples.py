@@ -113,6 +113,7 @@ class PurchaseExamples:
         candidates: int,
         teacher: Teacher | None = None,
         profile_dropout: float = 0.0,
+        sales_dropout: float = 0.0,
         hostile_share: float = 0.0,
         language: LanguageOf = lambda _: "en",
         seed: int = 0,
@@ -129,6 +130,8 @@ class PurchaseExamples:
             candidates: length of a list.
             teacher: grades the candidates.
             profile_dropout: share of lists that say nothing of the shopper, as those of strangers.
+            sales_dropout: share of lists that say of no product how much it sells, as where nothing
+                has been learnt.
             hostile_share: share of lists in which a product's text asks to be ranked first.
             language: of the prompts; serving must choose the same.
             seed: of all that is drawn.
@@ -141,7 +144,8 @@ class PurchaseExamples:
         self._negatives = negatives
         self._candidates = candidates
         self._teacher = teacher
-        self._dropout = profile_dropout
+        self._profile_dropout = profile_dropout
+        self._sales_dropout = sales_dropout
         self._hostile = hostile_share
         self._language = language
         self._seed = seed
@@ -158,11 +162,11 @@ class PurchaseExamples:
         purchase = self._purchases[row]
         name, language = f"{self.name}/{row}/{visit}", self._language(purchase)
         generator = random.Random(f"{self._seed}/{name}")
-        told = generator.random() >= self._dropout
+        told = generator.random() >= self._profile_dropout
         shown = self._shown(purchase, generator)
         ids = [product.product_id for product in shown]
+        sales = self._sold(purchase, ids, generator)
         candidates = self._persuading(shown, language, generator)
-        sales = self._sales(purchase, ids)
         return TrainingExample(
             example_id=name,
             user_id=purchase.user_id,
@@ -209,6 +213,13 @@ class PurchaseExamples:
             place = generator.randrange(len(candidates))
             candidates[place] = hostile(candidates[place], language, generator)
         return candidates
+
+    def _sold(
+        self, purchase: Purchase, ids: Sequence[str], generator: random.Random
+    ) -> Sequence[int | None]:
+        if generator.random() < self._sales_dropout:
+            return (None,) * len(ids)
+        return self._sales(purchase, ids)
 
     def _taught(
         self, purchase: Purchase, ids: Sequence[str], *, told: bool

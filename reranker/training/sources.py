@@ -160,6 +160,7 @@ def lists_of(
             candidates=training.candidates if learnt else VALIDATION_CANDIDATES,
             teacher=teacher,
             profile_dropout=training.profile_dropout if learnt else 0.0,
+            sales_dropout=training.sales_dropout if learnt else 0.0,
             hostile_share=training.hostile if learnt else 0.0,
             language=language,
             seed=training.seed,
