@@ -7,6 +7,7 @@ cut: how much the product sells, and what this shopper did with it. Product ids 
 """
 
 import re
+from functools import lru_cache
 from typing import Self
 
 from pydantic import Field
@@ -101,9 +102,14 @@ def card_evidence(candidate: Candidate, told: Told | None, language: Language) -
     touched = told.touched.get(product_id) if told else None
     if candidate.sales is None and not bought and touched is None:
         return ""
+    return f"{_SEPARATOR}{_said(candidate.sales, bought, touched, language)}"
+
+
+@lru_cache(maxsize=1024)
+def _said(sales: int | None, bought: int, touched: EventKind | None, language: Language) -> str:
+    """Return what the shop says; much the same is said of most products."""
     template = load_template("card_evidence", language, TEMPLATE_VERSION)
-    said = template.render(sales=candidate.sales, bought=bought, touched=touched)
-    return f"{_SEPARATOR}{said}"
+    return template.render(sales=sales, bought=bought, touched=touched)
 
 
 def _facts(product: Product) -> list[str]:

@@ -43,9 +43,16 @@ def reciprocal_rank_fusion(lists: Sequence[Sequence[Item]], k: int) -> list[tupl
     best: dict[Item, int] = {}
     for items in lists:
         for rank, item in enumerate(dict.fromkeys(items), start=1):
-            scores[item] = scores.get(item, 0.0) + 1.0 / (k + rank)
-            best[item] = min(rank, best.get(item, rank))
-    return sorted(scores.items(), key=lambda entry: (-entry[1], best[entry[0]]))
+            if item in scores:
+                scores[item] += 1.0 / (k + rank)
+                best[item] = min(rank, best[item])
+            else:
+                scores[item] = 1.0 / (k + rank)
+                best[item] = rank
+    # Sorting is stable: the last key counts first.
+    fused = sorted(scores, key=best.__getitem__)
+    fused.sort(key=scores.__getitem__, reverse=True)
+    return [(item, scores[item]) for item in fused]
 
 
 class HybridIndex:
@@ -201,7 +208,7 @@ class HybridIndex:
         Where hundreds of products match alike, the cut of recall is arbitrary among them; this
         finds a shopper's own products again.
         """
-        rows = self._table.rows_of_ids(product_ids)
+        rows = self._table.lookup.rows(product_ids)
         rows = rows[rows >= 0]
         rows = rows[self._table.mask(filters)[rows]] if filters else rows
         held = self._lexical.holding(query, self._table.texts(rows))
@@ -240,7 +247,10 @@ class HybridIndex:
         dense_rank: dict[int, int],
         lexical_rank: dict[int, int],
     ) -> tuple[Candidate, ...]:
-        products = self._table.products(self._table.rows_of_keys(keys))
+        rows = self._table.rows_of_keys(keys)
+        products = self._table.products(rows)
+        # The shopper's interest in them is asked for next, by their ids.
+        self._table.lookup.remember([one.product_id for one in products], rows.tolist())
         return tuple(
             Candidate(
                 product=product,

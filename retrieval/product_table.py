@@ -41,6 +41,7 @@ from retrieval.product_columns import (
     restored,
     text_of,
 )
+from retrieval.product_lookup import ProductLookup
 
 Rows = Sequence[int] | IntArray
 _CACHED_MASKS = 8
@@ -139,6 +140,11 @@ class ProductTable:
     def text_hashes(self) -> HashArray:
         """Hash of exactly what `texts` returns for each row; the same in every version."""
         return self._numbers("text_hash")
+
+    @cached_property
+    def lookup(self) -> ProductLookup:
+        """What was asked of this catalogue before; it is shared, so that all gain from it."""
+        return ProductLookup(self)
 
     def rows_of_ids(self, product_ids: Sequence[str]) -> IntArray:
         """Return the row of each product id, -1 where there is none."""

@@ -8,9 +8,9 @@ import numpy as np
 
 from reranker.schema import BehaviourEvent, EventKind
 from retrieval.behaviour import BehaviourStore
+from retrieval.product_lookup import ProductLookup
 from retrieval.product_table import ProductTable
 from retrieval.profiles.history import PURCHASE, History
-from retrieval.profiles.lookup import ProductLookup
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 END = START + timedelta(days=99)

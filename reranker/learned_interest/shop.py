@@ -19,7 +19,6 @@ from reranker.learned_interest.stored import StoredInterest
 from reranker.sales import sales_levels
 from reranker.schema import ProductInterest, UserProfile
 from retrieval.product_table import ProductTable
-from retrieval.profiles.lookup import ProductLookup
 
 _LOOK_AGAIN_S = 1.0
 _GOES_WELL = 0.05
@@ -49,7 +48,7 @@ class LearnedInterest:
         rows[numbers[known]] = known
         self._rows = rows
         self._table = table
-        self._lookup = ProductLookup(table)
+        self._lookup = table.lookup
         self._most = float(model.signals.popularity.max(initial=0.0))
 
     def of(

@@ -1,11 +1,15 @@
 """Counting and cutting text in a model's own tokens, without loading the model."""
 
-from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reranker.errors import ConfigError, ModelUnavailable
 
-_REMEMBERED = 2048
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+_REMEMBERED = 1 << 14
+_REMEMBERED_CHARACTERS = 4096
 
 
 class HFTokenizer:
@@ -36,15 +40,12 @@ class HFTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
-        # A prompt's parts are cut and then counted, and its fixed texts come again and again.
-        self._count = lru_cache(maxsize=_REMEMBERED)(self._tokens)
+        self._counts: dict[str, int] = {}
 
     def count(self, text: str) -> int:
-        """Return the number of tokens of a text; the latest texts are remembered."""
-        return self._count(text)
-
-    def _tokens(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False))
+        """Return the number of tokens of a text; many of the latest texts are remembered."""
+        known = self._counts.get(text)
+        return known if known is not None else len(self._encoded(text))
 
     def truncate(self, text: str, max_tokens: int) -> str:
         """Return the longest prefix that ends between tokens and has at most ``max_tokens``.
@@ -54,11 +55,23 @@ class HFTokenizer:
         """
         if max_tokens < 0:
             return ""
-        if self.count(text) <= max_tokens:
+        known = self._counts.get(text)
+        if known is not None and known <= max_tokens:
             return text
-        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        encoded = self._encoded(text)
+        if len(encoded) <= max_tokens:
+            return text
+        offsets = encoded.offsets
         for kept in range(max_tokens, 0, -1):
             prefix = text[: offsets[kept][0]]
             if self.count(prefix) <= max_tokens:
                 return prefix
         return ""
+
+    def _encoded(self, text: str) -> "Encoding":
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        if len(text) <= _REMEMBERED_CHARACTERS:
+            if len(self._counts) >= _REMEMBERED:
+                self._counts = {}  # other threads may go on with the old one
+            self._counts[text] = len(encoded)
+        return encoded

@@ -193,7 +193,7 @@ class PostgresSnapshot(BehaviourStore):
         except BaseException:
             self._server.close()
             raise
-        self._question = history(self.past("personalisation"))
+        self._question = history(self._privacy.default_consent)
 
     @classmethod
     def is_in(cls, database: Database) -> bool:

@@ -26,7 +26,7 @@ from reranker.schema import Value
 from reranker.settings import PrivacySettings
 from retrieval.behaviour.opening import MEMORY_LIMIT, checked_pseudonyms
 from retrieval.behaviour.pseudonyms import Pseudonym, Pseudonyms
-from retrieval.behaviour.schema import KINDS_DDL, SORTED_BY, TABLES, history, past
+from retrieval.behaviour.schema import KINDS_DDL, SORTED_BY, TABLES, history
 from retrieval.behaviour.store import BehaviourStore
 from retrieval.event_formats.sql import literal, source
 from retrieval.files import replacing
@@ -138,12 +138,11 @@ class BehaviourSnapshot(BehaviourStore):
         super()._open()
         with super().reading() as connection:
             self._histories = {
-                part: connection.extract_statements(history(self._past_of(part)))[0]
+                part: connection.extract_statements(
+                    history(self._privacy.default_consent, f"event_{part}")
+                )[0]
                 for part in _PARTS
             }
-
-    def _past_of(self, part: str) -> str:
-        return past("personalisation", self._privacy.default_consent, f"event_{part}")
 
     def _history_of(self, shopper: Pseudonym) -> duckdb.Statement:
         return self._histories[shopper.hex[0]]

@@ -47,7 +47,7 @@ class BehaviourStore(BehaviourFile):
         self._scrubber = Scrubber(self._privacy.phone_regions)
         with super().reading() as connection:
             # Parsed once: profiles ask this for every request.
-            (self._history,) = connection.extract_statements(history(self.past("personalisation")))
+            (self._history,) = connection.extract_statements(history(self._privacy.default_consent))
 
     def import_events(
         self,

@@ -24,7 +24,6 @@ from retrieval.profiles.items import (
     repeat_purchases,
     returned_items,
 )
-from retrieval.profiles.lookup import ProductLookup
 from retrieval.profiles.summary import Summariser
 
 
@@ -42,7 +41,7 @@ class ProfileBuilder:
             tokenizer: of the model that will read the text.
         """
         self._facts = ProductFacts(products)
-        self._lookup = ProductLookup(products)
+        self._lookup = products.lookup
         self._settings = settings
         self.summariser = Summariser(tokenizer, settings.max_tokens)
 

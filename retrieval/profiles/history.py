@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retrieval.behaviour import PastEvent
+from retrieval.product_lookup import ProductLookup
 from retrieval.product_table import IntArray
-from retrieval.profiles.lookup import ProductLookup
 
 KIND_WEIGHTS = {"purchase": 5.0, "cart": 3.0, "favourite": 2.0, "click": 1.0, "view": 0.5}
 """Searches, impressions and returns weigh nothing: they name no product that was chosen."""

@@ -9,8 +9,8 @@ from statistics import median
 import numpy as np
 
 from reranker.schema import EventKind, Language, RecentItem, RepeatPurchase
+from retrieval.product_lookup import ProductLookup
 from retrieval.profiles.history import DAY_US, KINDS, PURCHASE, SEARCH, History, moment_of
-from retrieval.profiles.lookup import ProductLookup
 
 _MOST_REPEATS = 20
 _MOST_QUERIES = 10

@@ -1,11 +1,13 @@
-"""What profiles need of the catalogue, remembered from one shopper to the next."""
+"""What is asked of a catalogue again and again, remembered: rows by product id, titles by row."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from retrieval.product_table import IntArray, ProductTable
+if TYPE_CHECKING:
+    from retrieval.product_table import ProductTable
 
 _MOST_REMEMBERED = 1 << 16
 _Asked = TypeVar("_Asked", str, int)
@@ -13,21 +15,25 @@ _Found = TypeVar("_Found")
 
 
 class ProductLookup:
-    """Rows by product id, and titles by row. Thread-safe.
+    """Rows by product id, and titles by row, of one `ProductTable`. Thread-safe.
 
     Shoppers share products, and to ask Arrow for a handful of rows costs more than to count them.
     """
 
-    def __init__(self, products: ProductTable) -> None:
+    def __init__(self, products: "ProductTable") -> None:
         self._rows: _Memory[str, int] = _Memory(
             lambda product_ids: products.rows_of_ids(product_ids).tolist()
         )
         self._titles: _Memory[int, str] = _Memory(products.titles)
 
-    def rows(self, product_ids: Sequence[str | None]) -> IntArray:
+    def rows(self, product_ids: Sequence[str | None]) -> npt.NDArray[np.int64]:
         """Return the catalogue row of each product; -1 for none and for what it does not have."""
         known = self._rows.of(each for each in product_ids if each)
         return np.array([known[each] if each else -1 for each in product_ids], np.int64)
+
+    def remember(self, product_ids: Sequence[str], rows: Sequence[int]) -> None:
+        """Take rows that the caller knows already, so that they need not be looked up."""
+        self._rows.take(product_ids, rows)
 
     def titles(self, rows: Sequence[int]) -> Mapping[int, str]:
         """Return the titles of some rows, and maybe of others."""
@@ -54,3 +60,8 @@ class _Memory(Generic[_Asked, _Found]):
             new = list(distinct)
         known.update(zip(new, self._find(new), strict=True))
         return known
+
+    def take(self, asked: Sequence[_Asked], found: Sequence[_Found]) -> None:
+        """Remember answers, as far as there is room."""
+        if len(self._known) + len(asked) <= _MOST_REMEMBERED:
+            self._known.update(zip(asked, found, strict=True))
