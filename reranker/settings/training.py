@@ -32,6 +32,11 @@ class TrainingSettings(Section):
         "what they do to nDCG, direct preference against the untuned model, or the logged reward "
         "by inverse propensity (lists without one: listwise)",
     )
+    written: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="weight of the language-model loss on the ranking written out behind a labels "
+        "prompt, the wanted first, those that a teacher grades in its order; 0: none",
+    )
     preference_strength: Annotated[float, Field(gt=0)] = Field(
         0.5, description="beta of direct preference: higher stays closer to the untuned model"
     )

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 
+from reranker.errors import ContextOverflow
 from reranker.models.rendering import PromptRenderer, RenderedPrompt
 from reranker.ports import ModelSpec, Tokenizer
 from reranker.prompting import PromptBudget, build_prompt, draft_prompt
@@ -14,6 +15,7 @@ class EncodedList(Value):
     """One list as the model reads it; grades and scores are in slot order.
 
     Attributes:
+        written: token ids of the ranking written out behind the prompt; empty where none is learnt.
         logged: None where no propensity was logged.
         weight: of the list in the loss.
     """
@@ -21,11 +23,19 @@ class EncodedList(Value):
     prompt: RenderedPrompt
     grades: tuple[float, ...]
     teacher: tuple[float, ...] | None
+    written: tuple[int, ...] = ()
     logged: Logged | None = None
     weight: float = 1.0
 
     def __len__(self) -> int:
-        return len(self.prompt.token_ids)
+        return len(self.prompt.token_ids) + len(self.written)
+
+    @property
+    def with_written(self) -> RenderedPrompt:
+        """The prompt and the ranking behind it, whose tokens are read as verdicts are."""
+        token_ids = self.prompt.token_ids + self.written
+        places = range(len(self.prompt.token_ids), len(token_ids))
+        return RenderedPrompt(token_ids=token_ids, verdict_positions=tuple(places))
 
 
 class PromptMaker:
@@ -66,6 +76,19 @@ class PromptMaker:
         )
         return build_prompt(draft, order)
 
+    def refuse_longer(self, tokens: int) -> None:
+        """Make sure that so many tokens are not too many for the model.
+
+        Raises:
+            ContextOverflow: they are.
+        """
+        most = self._spec.context_length
+        if tokens > most:
+            raise ContextOverflow(
+                f"a list and its written ranking have {tokens} tokens, and {self._spec.name}'s "
+                f"context {most}: lower training.candidates or ranking.card_tokens"
+            )
+
 
 class ExampleEncoder:
     """Encodes examples for one model and readout."""
@@ -83,11 +106,15 @@ class ExampleEncoder:
         self._seed = seed
         self.templates: dict[str, TemplateRef] = {}
 
-    def encode(self, example: TrainingExample) -> EncodedList:
+    def encode(self, example: TrainingExample, *, writes: bool = False) -> EncodedList:
         """Return an example with its candidates in an order of its own.
 
         The order depends on the example's id alone, which names the visit: at every visit each
         candidate stands in another slot, and a slot tells nothing.
+
+        Args:
+            example: the list.
+            writes: put the ranking behind the prompt, which is to ask for labels.
 
         Raises:
             ContextOverflow: the list is longer than the model's context.
@@ -98,13 +125,47 @@ class ExampleEncoder:
         prompt = self._prompts.prompt(example, order)
         self.templates[prompt.template.language] = prompt.template
         teacher, logged = example.teacher, example.logged
+        rendered = self._renderer.render(prompt)
+        grades = tuple(example.grades[index] for index in order)
+        taught = None if teacher is None else tuple(teacher[index] for index in order)
+        written: tuple[int, ...] = ()
+        if writes:
+            written = self._written(prompt, rendered, ranked(grades, taught))
         return EncodedList(
-            prompt=self._renderer.render(prompt),
-            grades=tuple(example.grades[index] for index in order),
-            teacher=None if teacher is None else tuple(teacher[index] for index in order),
+            prompt=rendered,
+            grades=grades,
+            teacher=taught,
+            written=written,
             logged=logged and Logged(place=order.index(logged.place), propensity=logged.propensity),
             weight=example.weight,
         )
+
+    def _written(
+        self, prompt: Prompt, rendered: RenderedPrompt, ranking: Sequence[int]
+    ) -> tuple[int, ...]:
+        """Return the tokens of a ranking of slots, going on with the answer that has begun.
+
+        Raises:
+            ContextOverflow: there is no room for it.
+        """
+        if not ranking:
+            return ()
+        opened, closed = ("[", "]") if prompt.messages[-1].content == "[" else ("", "")
+        others = (f" > {opened}{prompt.labels[slot]}{closed}" for slot in ranking[1:])
+        rest = self._renderer.encode("".join([closed, *others]))
+        end = self._renderer.end_id
+        ids = (rendered.label_ids[ranking[0]], *rest, *([] if end is None else [end]))
+        self._prompts.refuse_longer(len(rendered.token_ids) + len(ids))
+        return ids
+
+
+def ranked(grades: Sequence[float], teacher: Sequence[float] | None) -> list[int]:
+    """Return the slots that are known to be good, best first: by grade, then by the teacher.
+
+    Without a teacher those with a grade; with one all of them.
+    """
+    known = range(len(grades)) if teacher else [n for n, grade in enumerate(grades) if grade > 0]
+    return sorted(known, key=lambda slot: (-grades[slot], -(teacher[slot] if teacher else 0.0)))
 
 
 def by_length(lists: Sequence[EncodedList], most_tokens: int) -> list[list[EncodedList]]:

@@ -140,7 +140,8 @@ class Trainer:
     def lists_of(self, step: int) -> list[EncodedList]:
         """Return what this process learns from at a step, counted from 0."""
         own = self._curriculum.batch(step, self._processes.share)
-        return [self._encoder.encode(one) for one in own]
+        writes = self._settings.written > 0
+        return [self._encoder.encode(one, writes=writes) for one in own]
 
     def train_step(self) -> None:
         """Learn from the next lists.
@@ -204,9 +205,9 @@ class Trainer:
         references: Sequence[Tensor | None] = [None] * len(group)
         if settings.objective == "preference":
             references = self.network.untuned_scores(group)
-        found = self.network.scores(group)
-        for one, scores, reference in zip(group, found, references, strict=True):
-            losses.append(list_loss(scores, one, settings, reference) * one.weight)
+        found = self.network.scores_and_written(group)
+        for one, (scores, written), reference in zip(group, found, references, strict=True):
+            losses.append(list_loss(scores, one, settings, reference, written) * one.weight)
         total = torch.stack(losses).sum() / settings.batch
         total.backward()  # type: ignore[no-untyped-call]
         return float(total.detach())

@@ -18,6 +18,7 @@ from reranker.models.adapter_use import check_base
 from reranker.models.loading import context_length, load_causal_model
 from reranker.models.merging import weights_fingerprint
 from reranker.models.prefill import ScoreHead, padded, slot_logprobs
+from reranker.models.rendering import RenderedPrompt
 from reranker.settings import TrainingSettings
 from reranker.training.causal_attention import use_blocks
 from reranker.training.encoding import EncodedList
@@ -91,13 +92,32 @@ class TunedNetwork:
     def scores(self, group: Sequence[EncodedList]) -> list[Tensor]:
         """Return for each list the log-probability of each of its slots, shape (slots,)."""
         prompts = [one.prompt for one in group]
+        logits = self._logits(prompts)
+        return [slot_logprobs(prompt, row) for prompt, row in zip(prompts, logits, strict=True)]
+
+    def scores_and_written(self, group: Sequence[EncodedList]) -> list[tuple[Tensor, Tensor]]:
+        """Return `scores`, and for each list the log-probability of each token written behind it.
+
+        A list behind which nothing is written has none of the latter, shape (0,).
+        """
+        if not any(one.written for one in group):
+            return [(scores, scores[:0]) for scores in self.scores(group)]
+        whole = [one.with_written for one in group]
+        # The first token behind a prompt is read where its labels are.
+        return [
+            (slot_logprobs(one.prompt, row), slot_logprobs(prompt, row))
+            for one, prompt, row in zip(group, whole, self._logits(whole), strict=True)
+        ]
+
+    def _logits(self, prompts: Sequence[RenderedPrompt]) -> Tensor:
+        """Return the logits at the places of the scores, shape (prompts, most scores, words)."""
         tokens, positions = padded(prompts)
         device, number = self.wrapped.device, self.method.autocast
         self._head.positions = positions.to(device)
         with torch.autocast(device.type, number, enabled=number is not None):
             output: Any = self.wrapped(input_ids=tokens.to(device), use_cache=False)
         logits: Tensor = output.logits
-        return [slot_logprobs(prompt, row) for prompt, row in zip(prompts, logits, strict=True)]
+        return logits
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -122,21 +122,28 @@ def list_loss(
     one: EncodedList,
     settings: TrainingSettings,
     reference: Tensor | None = None,
+    written: Tensor | None = None,
 ) -> Tensor:
-    """Return the loss of one list: what was wanted, and what a teacher believes.
+    """Return the loss of one list: what was wanted, what a teacher believes, and what is written.
+
+    The loss of the order and that of the written ranking are joined as in FIRST (Gangi Reddy et al.
+    2024, arXiv 2406.15657, section 3.2).
 
     Args:
         scores: log-probabilities of the slots, shape (slots,).
         one: the list.
-        settings: objective, and the teacher's part.
+        settings: objective, the teacher's part, and the weight of what is written.
         reference: log-probabilities without the adapter; for direct preferences alone.
+        written: log-probabilities of the tokens of the ranking written out, shape (tokens,).
     """
-    wanted = _wanted(scores, one, settings, reference)
-    if one.teacher is None or settings.teacher == 0:
-        return wanted
-    teacher = as_tensor(one.teacher, scores)
-    taught = distillation(scores, teacher, settings.temperature)
-    return (1 - settings.teacher) * wanted + settings.teacher * taught
+    loss = _wanted(scores, one, settings, reference)
+    if one.teacher is not None and settings.teacher:
+        teacher = as_tensor(one.teacher, scores)
+        taught = distillation(scores, teacher, settings.temperature)
+        loss = (1 - settings.teacher) * loss + settings.teacher * taught
+    if written is not None and len(written):
+        loss = loss - settings.written * written.mean()
+    return loss
 
 
 def _wanted(

@@ -80,6 +80,12 @@ class TuningRun:
             DataError: a source cannot be used.
             ModelUnavailable: the model cannot be fetched or loaded.
         """
+        if settings.training.written and readout != "labels":
+            raise ConfigError(
+                f"training.written = {settings.training.written:g}: a ranking is written out "
+                f"behind prompts for labels, and this model is tuned for {readout}: set "
+                "ranking.readout = labels"
+            )
         self._processes = processes or ProcessGroup()
         if self._processes.is_first:
             recover(folder / ADAPTER_FOLDER)
