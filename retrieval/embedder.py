@@ -271,10 +271,10 @@ def _read_only(vector: Vectors) -> Vectors:
 
 
 def _load(source: str) -> "SentenceTransformer":
+    with quiet_transformers():
+        from sentence_transformers import SentenceTransformer
     try:
         with quiet_transformers():
-            from sentence_transformers import SentenceTransformer
-
             return SentenceTransformer(source)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(

@@ -5,7 +5,7 @@ keys, and its brands, categories and currencies as codes into a dictionary.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from reranker.errors import DataError
 from reranker.schema import CATEGORY_SEPARATOR, Filters, Product, category_paths
@@ -176,6 +177,40 @@ def text_of(
         description[:DESCRIPTION_LIMIT].strip(),
     )
     return "\n".join(part for part in parts if part)
+
+
+class IdColumn:
+    """Product ids, found by their hash; equal hashes are told apart by the id."""
+
+    def __init__(self, batch: Any) -> None:
+        self._hashes: HashArray = batch["id_hash"].to_numpy()
+        self._ids = batch["product_id"]
+
+    def rows(self, product_ids: Sequence[str]) -> IntArray:
+        """Return the row of each product id, -1 where there is none."""
+        return self.rows_by_hash(hashes_of(product_ids), pa.array(product_ids, pa.large_string()))
+
+    def rows_by_hash(self, hashes: HashArray, product_ids: Any) -> IntArray:
+        """Do the same for an Arrow array of ids whose hashes are known."""
+        ordered, order = self._order
+        rows = np.full(len(hashes), -1, np.int64)
+        place = np.searchsorted(ordered, hashes)
+        pending = np.arange(len(hashes))
+        while pending.size:
+            pending = pending[place[pending] < len(ordered)]
+            pending = pending[ordered[place[pending]] == hashes[pending]]
+            found = order[place[pending]]
+            equal = pc.equal(product_ids.take(pa.array(pending)), self._ids.take(found))
+            same = equal.to_numpy(zero_copy_only=False).astype(np.bool_)
+            rows[pending[same]] = found[same]
+            pending = pending[~same]
+            place[pending] += 1
+        return rows
+
+    @cached_property
+    def _order(self) -> tuple[HashArray, IntArray]:
+        order = np.argsort(self._hashes, kind="stable").astype(np.int64)
+        return self._hashes[order], order
 
 
 class FilterColumns:

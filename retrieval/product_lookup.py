@@ -1,13 +1,12 @@
 """What is asked of a catalogue again and again, remembered: rows by product id, titles by row."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from retrieval.product_table import ProductTable
+from retrieval.product_columns import IdColumn
 
 _MOST_REMEMBERED = 1 << 16
 _Asked = TypeVar("_Asked", str, int)
@@ -20,11 +19,15 @@ class ProductLookup:
     Shoppers share products, and to ask Arrow for a handful of rows costs more than to count them.
     """
 
-    def __init__(self, products: "ProductTable") -> None:
-        self._rows: _Memory[str, int] = _Memory(
-            lambda product_ids: products.rows_of_ids(product_ids).tolist()
-        )
-        self._titles: _Memory[int, str] = _Memory(products.titles)
+    def __init__(self, ids: IdColumn, titles: Callable[[list[int]], list[str]]) -> None:
+        """Remember nothing yet.
+
+        Args:
+            ids: of the table.
+            titles: returns those of some rows.
+        """
+        self._rows: _Memory[str, int] = _Memory(lambda asked: ids.rows(asked).tolist())
+        self._titles: _Memory[int, str] = _Memory(titles)
 
     def rows(self, product_ids: Sequence[str | None]) -> npt.NDArray[np.int64]:
         """Return the catalogue row of each product; -1 for none and for what it does not have."""

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from reranker.errors import DataError
 from reranker.schema import Filters, Product
@@ -29,11 +28,11 @@ from retrieval.product_columns import (
     BoolArray,
     FilterColumns,
     HashArray,
+    IdColumn,
     IntArray,
     attributes_of,
     decode,
     encode,
-    hashes_of,
     listed,
     mask_of,
     read,
@@ -53,13 +52,18 @@ class ProductTable:
     """One version of the catalogue. Build it with `open`, `empty` and `upsert`; read it anywhere.
 
     Rows are numbered 0 to ``len(table) - 1``. Nothing is ever mutated, so that threads share it.
+
+    Attributes:
+        lookup: rows and titles that were asked for before, for all who ask this table.
     """
 
     def __init__(self, batch: Any, next_key: int, saved: "_Saved | None" = None) -> None:
         self._batch = batch
         self._next_key = next_key
         self._saved = saved
-        # Holds columns, not self: a cached mask must not keep an outdated snapshot alive.
+        self._ids = IdColumn(batch)
+        # These hold columns, not self: what is remembered must not keep an outdated table alive.
+        self.lookup = ProductLookup(self._ids, partial(_titles, batch))
         self._mask = lru_cache(maxsize=_CACHED_MASKS)(partial(mask_of, FilterColumns(batch)))
 
     @classmethod
@@ -141,14 +145,9 @@ class ProductTable:
         """Hash of exactly what `texts` returns for each row; the same in every version."""
         return self._numbers("text_hash")
 
-    @cached_property
-    def lookup(self) -> ProductLookup:
-        """What was asked of this catalogue before; it is shared, so that all gain from it."""
-        return ProductLookup(self)
-
     def rows_of_ids(self, product_ids: Sequence[str]) -> IntArray:
         """Return the row of each product id, -1 where there is none."""
-        return self._find(hashes_of(product_ids), pa.array(product_ids, pa.large_string()))
+        return self._ids.rows(product_ids)
 
     def rows_of_keys(self, keys: npt.ArrayLike) -> IntArray:
         """Return the row of each key, -1 where there is none."""
@@ -173,7 +172,7 @@ class ProductTable:
 
     def titles(self, rows: Rows) -> list[str]:
         """Return the titles of some rows, in their order."""
-        return self._columns(rows, ("title",))["title"]
+        return _titles(self._batch, rows)
 
     def headings(self, rows: Rows) -> list[str]:
         """Return title, brand and category of some rows, each in one line."""
@@ -213,7 +212,7 @@ class ProductTable:
         incoming = read(products)
         refuse_twice(incoming)
         ids = incoming["product_id"].combine_chunks()
-        rows = self._find(incoming["id_hash"].to_numpy(), ids)
+        rows = self._ids.rows_by_hash(incoming["id_hash"].to_numpy(), ids)
         new = np.flatnonzero(rows < 0)
         known = np.flatnonzero(rows >= 0)
         differs = self.row_hashes[rows[known]] != incoming["row_hash"].to_numpy()[known]
@@ -245,31 +244,16 @@ class ProductTable:
         return values
 
     def _columns(self, rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
-        taken = self._batch.select(list(names)).take(pa.array(rows, pa.int64()))
-        return {name: listed(taken[name]) for name in names}
+        return _taken(self._batch, rows, names)
 
-    @cached_property
-    def _id_order(self) -> tuple[HashArray, IntArray]:
-        hashes = self._numbers("id_hash")
-        order = np.argsort(hashes, kind="stable").astype(np.int64)
-        return hashes[order], order
 
-    def _find(self, hashes: HashArray, ids: Any) -> IntArray:
-        """Return the rows of some ids by their hash; equal hashes are told apart by the id."""
-        ordered, order = self._id_order
-        rows = np.full(len(hashes), -1, np.int64)
-        place = np.searchsorted(ordered, hashes)
-        pending = np.arange(len(hashes))
-        while pending.size:
-            pending = pending[place[pending] < len(self)]
-            pending = pending[ordered[place[pending]] == hashes[pending]]
-            found = order[place[pending]]
-            equal = pc.equal(ids.take(pa.array(pending)), self._batch["product_id"].take(found))
-            same = equal.to_numpy(zero_copy_only=False).astype(np.bool_)
-            rows[pending[same]] = found[same]
-            pending = pending[~same]
-            place[pending] += 1
-        return rows
+def _taken(batch: Any, rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
+    taken = batch.select(list(names)).take(pa.array(rows, pa.int64()))
+    return {name: listed(taken[name]) for name in names}
+
+
+def _titles(batch: Any, rows: Rows) -> list[str]:
+    return _taken(batch, rows, ("title",))["title"]
 
 
 class _Saved(NamedTuple):

@@ -123,7 +123,6 @@ def test_ids_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> No
         return np.array([7 for _ in texts], np.uint64)
 
     monkeypatch.setattr("retrieval.product_columns.hashes_of", collide)
-    monkeypatch.setattr("retrieval.product_table.hashes_of", collide)
     table = table_of(lamp("a"), lamp("b"), lamp("c"))
     assert table.rows_of_ids(["c", "x", "a", "b"]).tolist() == [2, -1, 0, 1]
 

@@ -1,18 +1,22 @@
 """The language-model loss on a ranking that is written out behind a labels prompt."""
 
+import string
 from pathlib import Path
 
 import pytest
 import torch
+from langchain_core.messages import AIMessage, HumanMessage
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from reranker.cli.tune import files_in
-from reranker.errors import ConfigError, ContextOverflow
+from reranker.errors import ConfigError
 from reranker.models.asking import describe
 from reranker.models.rendering import PromptRenderer, load_tokenizer
 from reranker.models.tokenizing import HFTokenizer
 from reranker.parsing import parse_ranking
 from reranker.prompting import PromptBudget
-from reranker.schema import Candidate, Product, SearchRequest
+from reranker.schema import Candidate, Product, Prompt, SearchRequest, TemplateRef
 from reranker.settings import TrainingSettings
 from reranker.training.encoding import EncodedList, ExampleEncoder, PromptMaker, ranked
 from reranker.training.examples import TrainingExample
@@ -63,6 +67,14 @@ def test_the_wanted_come_first_and_then_what_a_teacher_likes() -> None:
     assert ranked((0, 0), None) == []
 
 
+def test_equals_are_written_in_a_drawn_order() -> None:
+    alike = (1.0,) * 6
+    orders = {tuple(ranked(alike, None, seed=str(number))) for number in range(20)}
+    assert len(orders) > 15
+    assert {tuple(sorted(order)) for order in orders} == {tuple(range(6))}
+    assert ranked(alike, None, seed="a") == ranked(alike, None, seed="a")
+
+
 def test_what_is_written_goes_on_with_the_answer_and_is_read_by_our_parser(
     smollm2_folder: Path, renderer: PromptRenderer
 ) -> None:
@@ -87,15 +99,50 @@ def test_what_is_written_goes_on_with_the_answer_and_is_read_by_our_parser(
     assert encodes.encode(example(0, 0, 0), writes=True).written == ()
 
 
-def test_a_ranking_that_the_context_has_no_room_for_is_refused(
-    smollm2_folder: Path, renderer: PromptRenderer
+def test_a_ranking_that_the_context_has_no_room_for_is_left_out_and_said_once(
+    smollm2_folder: Path, renderer: PromptRenderer, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = example(1, *[0.0] * 19, teacher=(0.0,) * 20, title="tea of lemon and honey")
     length = len(encoder(smollm2_folder, renderer).encode(given))
     tight = encoder(smollm2_folder, renderer, context=length + 60)
-    assert tight.encode(given).written == ()
-    with pytest.raises(ContextOverflow, match=r"lower training\.candidates"):
-        tight.encode(given, writes=True)
+    assert tight.encode(given, writes=True).written == ()
+    assert tight.encode(given, writes=True) == tight.encode(given)
+    assert caplog.text.count("no room") == 1
+    assert "lower training.candidates" in caplog.text
+
+
+def test_nothing_else_is_learnt_of_a_model_that_puts_a_sign_before_words() -> None:
+    """As Llama 2 and the older Mistral models do: encoded alone, a text begins with that sign."""
+    words = Tokenizer(models.BPE(unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    words.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=103,  # the alphabet alone: nothing runs together
+        special_tokens=["<unk>", "</s>"],
+        initial_alphabet=[*string.printable, "▁"],
+        show_progress=False,
+    )
+    words.train_from_iterator(["[A] > [B] > [C] tea ] >"] * 5, trainer)
+    loaded = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", unk_token="<unk>")
+    loaded.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}{% if not loop.last or "
+        "add_generation_prompt %}</s>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    renderer = PromptRenderer(loaded)
+    prompt = Prompt(
+        messages=(HumanMessage("tea"), AIMessage("[")),
+        order=(0, 1, 2),
+        labels=("A", "B", "C"),
+        readout="labels",
+        template=TemplateRef(name="t", version=1, language="en", sha256="0"),
+        token_count=9,
+    )
+    rendered = renderer.render(prompt)
+    written = renderer.continued(prompt, rendered, ["B", "C", "A"])
+    assert written[0] == rendered.label_ids[1]
+    pieces = loaded.convert_ids_to_tokens(list(written))
+    assert "".join(pieces) == "B]▁>▁[C]▁>▁[A]</s>"
 
 
 def test_written_tokens_have_the_log_probabilities_of_the_whole_model(

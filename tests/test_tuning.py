@@ -16,6 +16,7 @@ from reranker.models.adapter import AdapterCard, read_card, read_data_card
 from reranker.ports import no_progress
 from reranker.settings import Settings
 from reranker.training.checkpoint import CHECKPOINT_FILE
+from reranker.training.examples import PurchaseExamples
 from reranker.training.record import read_record
 from reranker.training.run import TuningRun
 from reranker.training.tuning import tune
@@ -153,6 +154,17 @@ def test_two_processes_train_as_one(
     assert [line["tokens"] for line in steps] == [line["tokens"] for line in alone]
     assert steps[0]["loss"] == pytest.approx(alone[0]["loss"], abs=1e-5)
     assert not (run / "data" / "1").exists()
+
+
+def test_a_folder_whose_lists_would_be_made_otherwise_is_refused(
+    settings: Settings,
+    whole: tuple[Path, AdapterCard],
+    toy_files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(PurchaseExamples, "_sold", lambda *given: (None,) * len(given[2]))
+    with pytest.raises(ConfigError, match="other settings or data"):
+        tune(settings, [files_in(toy_files)], whole[0], name="toy")
 
 
 def test_a_folder_of_another_training_is_refused(

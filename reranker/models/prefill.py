@@ -295,7 +295,7 @@ def slot_logprobs(prompt: RenderedPrompt, logits: Tensor) -> Tensor:
     if prompt.label_ids:
         return logprobs[0, torch.tensor(prompt.label_ids, device=logits.device)]
     verdicts = [prompt.token_ids[place] for place in prompt.verdict_positions]
-    ids = torch.tensor(verdicts, device=logits.device)
+    ids = torch.tensor(verdicts, dtype=torch.long, device=logits.device)
     return logprobs.gather(1, ids[:, None])[:, 0]
 
 

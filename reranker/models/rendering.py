@@ -169,6 +169,34 @@ class PromptRenderer:
         ids = tuple(known[label] for label in prompt.labels)
         return RenderedPrompt(token_ids=tuple(self.encode(text)), label_ids=ids)
 
+    def continued(
+        self, prompt: Prompt, rendered: RenderedPrompt, labels: Sequence[str]
+    ) -> tuple[int, ...]:
+        """Return the tokens of a whole ranking behind a `labels` prompt, its end included.
+
+        Args:
+            prompt: whose answer may have begun with a bracket.
+            rendered: the same as tokens.
+            labels: best first.
+
+        Raises:
+            ConfigError: the model's tokens run the prompt's end, a label and what follows together.
+        """
+        last = prompt.messages[-1]
+        prefix = _content(last) if last.type == "ai" else ""
+        closing = "]" if prefix == "[" else ""
+        answer = " > ".join(f"{prefix}{label}{closing}" for label in labels)
+        text = self._apply(self.conversation(prompt.messages)) + answer[len(prefix) :]
+        ids, start = self.encode(text), len(rendered.token_ids)
+        begun = (*rendered.token_ids, rendered.label_ids[prompt.labels.index(labels[0])])
+        if tuple(ids[: start + 1]) != begun:
+            raise ConfigError(
+                f"{self.name}: its tokens run a label and what is written behind it together, so "
+                "training.written cannot be used"
+            )
+        end = () if self.end_id is None else (self.end_id,)
+        return (*ids[start:], *end)
+
     def conversation(self, messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
         """Return messages in the form that chat templates and servers take.
 

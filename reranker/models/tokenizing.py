@@ -8,8 +8,8 @@ from reranker.errors import ConfigError, ModelUnavailable
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-_REMEMBERED = 1 << 14
-_REMEMBERED_CHARACTERS = 4096
+_REMEMBERED = 1 << 13
+_REMEMBERED_CHARACTERS = 1024
 
 
 class HFTokenizer:

@@ -34,8 +34,9 @@ class TrainingSettings(Section):
     )
     written: Annotated[float, Field(ge=0)] = Field(
         0.0,
-        description="weight of the language-model loss on the ranking written out behind a labels "
-        "prompt, the wanted first, those that a teacher grades in its order; 0: none",
+        description="weight of an auxiliary loss of ranking.readout = labels: the language model's "
+        "on the ranking written out behind the prompt, the wanted first, those that a teacher "
+        "grades in its order; what is served is still the first label; 0: none",
     )
     preference_strength: Annotated[float, Field(gt=0)] = Field(
         0.5, description="beta of direct preference: higher stays closer to the untuned model"
@@ -46,7 +47,7 @@ class TrainingSettings(Section):
     hostile: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0,
         description="share of lists in which the text of one product, whichever, asks to be ranked "
-        "first: nothing follows from it",
+        "first, or looks like scores and verdicts: nothing follows from it",
     )
     teacher: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5,

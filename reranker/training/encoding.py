@@ -1,14 +1,16 @@
 """From an example to tokens, by the code that serving uses."""
 
+import logging
 import random
 from collections.abc import Sequence
 
-from reranker.errors import ContextOverflow
 from reranker.models.rendering import PromptRenderer, RenderedPrompt
 from reranker.ports import ModelSpec, Tokenizer
 from reranker.prompting import PromptBudget, build_prompt, draft_prompt
 from reranker.schema import Prompt, Readout, TemplateRef, Value
 from reranker.training.examples import Logged, TrainingExample
+
+logger = logging.getLogger(__name__)
 
 
 class EncodedList(Value):
@@ -76,18 +78,10 @@ class PromptMaker:
         )
         return build_prompt(draft, order)
 
-    def refuse_longer(self, tokens: int) -> None:
-        """Make sure that so many tokens are not too many for the model.
-
-        Raises:
-            ContextOverflow: they are.
-        """
-        most = self._spec.context_length
-        if tokens > most:
-            raise ContextOverflow(
-                f"a list and its written ranking have {tokens} tokens, and {self._spec.name}'s "
-                f"context {most}: lower training.candidates or ranking.card_tokens"
-            )
+    @property
+    def context_length(self) -> int:
+        """Longest prompt and answer together, in tokens."""
+        return self._spec.context_length
 
 
 class ExampleEncoder:
@@ -104,6 +98,7 @@ class ExampleEncoder:
         self._prompts = prompts
         self._renderer = renderer
         self._seed = seed
+        self._warned = False
         self.templates: dict[str, TemplateRef] = {}
 
     def encode(self, example: TrainingExample, *, writes: bool = False) -> EncodedList:
@@ -114,7 +109,8 @@ class ExampleEncoder:
 
         Args:
             example: the list.
-            writes: put the ranking behind the prompt, which is to ask for labels.
+            writes: put the ranking behind the prompt, which is to ask for labels, where the
+                model's context has room for it.
 
         Raises:
             ContextOverflow: the list is longer than the model's context.
@@ -130,7 +126,8 @@ class ExampleEncoder:
         taught = None if teacher is None else tuple(teacher[index] for index in order)
         written: tuple[int, ...] = ()
         if writes:
-            written = self._written(prompt, rendered, ranked(grades, taught))
+            ranking = ranked(grades, taught, seed=example.example_id)
+            written = self._written(prompt, rendered, ranking)
         return EncodedList(
             prompt=rendered,
             grades=grades,
@@ -146,25 +143,35 @@ class ExampleEncoder:
         """Return the tokens of a ranking of slots, going on with the answer that has begun.
 
         Raises:
-            ContextOverflow: there is no room for it.
+            ConfigError: see `PromptRenderer.continued`.
         """
         if not ranking:
             return ()
-        opened, closed = ("[", "]") if prompt.messages[-1].content == "[" else ("", "")
-        others = (f" > {opened}{prompt.labels[slot]}{closed}" for slot in ranking[1:])
-        rest = self._renderer.encode("".join([closed, *others]))
-        end = self._renderer.end_id
-        ids = (rendered.label_ids[ranking[0]], *rest, *([] if end is None else [end]))
-        self._prompts.refuse_longer(len(rendered.token_ids) + len(ids))
-        return ids
+        labels = [prompt.labels[slot] for slot in ranking]
+        ids = self._renderer.continued(prompt, rendered, labels)
+        if len(rendered.token_ids) + len(ids) <= self._prompts.context_length:
+            return ids
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "there is no room in the model's context for the written ranking of a list of %d: "
+                "such lists teach their order alone; lower training.candidates or "
+                "ranking.card_tokens",
+                len(prompt.order),
+            )
+        return ()
 
 
-def ranked(grades: Sequence[float], teacher: Sequence[float] | None) -> list[int]:
+def ranked(
+    grades: Sequence[float], teacher: Sequence[float] | None, *, seed: str = ""
+) -> list[int]:
     """Return the slots that are known to be good, best first: by grade, then by the teacher.
 
-    Without a teacher those with a grade; with one all of them.
+    Without a teacher those with a grade; with one all of them. Equals stand in an order drawn by
+    the seed: where they are shown tells nothing.
     """
-    known = range(len(grades)) if teacher else [n for n, grade in enumerate(grades) if grade > 0]
+    known = [n for n, grade in enumerate(grades) if grade > 0 or teacher is not None]
+    random.Random(f"{seed}/written").shuffle(known)
     return sorted(known, key=lambda slot: (-grades[slot], -(teacher[slot] if teacher else 0.0)))
 
 

@@ -132,7 +132,8 @@ class PurchaseExamples:
             profile_dropout: share of lists that say nothing of the shopper, as those of strangers.
             sales_dropout: share of lists that say of no product how much it sells, as where nothing
                 has been learnt.
-            hostile_share: share of lists in which a product's text asks to be ranked first.
+            hostile_share: share of lists in which a product's text asks to be ranked first,
+                or looks like scores.
             language: of the prompts; serving must choose the same.
             seed: of all that is drawn.
         """
@@ -165,7 +166,7 @@ class PurchaseExamples:
         told = generator.random() >= self._profile_dropout
         shown = self._shown(purchase, generator)
         ids = [product.product_id for product in shown]
-        sales = self._sold(purchase, ids, generator)
+        sales = self._sold(purchase, ids, name)
         candidates = self._persuading(shown, language, generator)
         return TrainingExample(
             example_id=name,
@@ -214,10 +215,9 @@ class PurchaseExamples:
             candidates[place] = hostile(candidates[place], language, generator)
         return candidates
 
-    def _sold(
-        self, purchase: Purchase, ids: Sequence[str], generator: random.Random
-    ) -> Sequence[int | None]:
-        if generator.random() < self._sales_dropout:
+    def _sold(self, purchase: Purchase, ids: Sequence[str], name: str) -> Sequence[int | None]:
+        # Drawn apart, so that a setting changes nothing but what it is about.
+        if random.Random(f"{self._seed}/{name}/sales").random() < self._sales_dropout:
             return (None,) * len(ids)
         return self._sales(purchase, ids)
 

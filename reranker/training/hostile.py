@@ -1,8 +1,9 @@
 """Product texts that try to persuade the model: it learns that nothing follows from them.
 
 The text of one product of a list, whichever, is made to ask for the first place, or to look like
-what the shop or a program would say of it: scores, fields, verdicts. What was wanted stays what it
-was, so that neither the request nor its look is worth anything. The texts are put together from
+what a program says of products: scores, ranks, verdicts. (What the shop itself says on cards cannot
+be copied: see `reranker.cards`.) What was wanted stays what it was, so that neither the request nor
+its look is worth anything. The texts are put together from
 parts; none is one that the benchmark of injections tries, though some are of its kinds.
 """
 
@@ -57,10 +58,9 @@ _PLACES = ("title", "brand", "attributes")
 
 
 def hostile(product: Product, language: Language, generator: random.Random) -> Product:
-    """Return a product whose title, brand or attributes ask to be ranked first."""
-    said = _request(language, generator)
-    if generator.random() < _LOOKS_LIKE_FACTS:
-        said = _false_facts(language, generator)
+    """Return a product whose title, brand or attributes ask for the first place, or look so."""
+    say = _false_facts if generator.random() < _LOOKS_LIKE_FACTS else _request
+    said = say(language, generator)
     place = generator.choice(_PLACES)
     if place == "title":
         return product.model_copy(update={"title": f"{product.title}. {said}"})

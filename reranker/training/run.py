@@ -39,7 +39,7 @@ from retrieval.behaviour.pseudonyms import Pseudonym
 from retrieval.privacy.traces import SHOPPERS, read_shoppers
 
 ADAPTER_FOLDER = "adapter"
-_SAMPLED = 16
+_SAMPLED, _SAMPLED_LEARNT = 16, 64
 _FREE = ("lists", "validate_every", "checkpoint_every", "patience", "validation_lists")
 """Settings that a training may go on with changed."""
 _HELD_BACK = ("seed", "validation_shoppers")
@@ -250,5 +250,10 @@ class TuningRun:
             "readout": self._readout,
             # Whatever settings, templates or profiles come to, they come to these tokens.
             "lists": [one.prompt.token_ids for one in self.validation[:_SAMPLED]],
+            "learnt": [
+                self._encoder.encode(one.train.example(row, 0)).prompt.token_ids
+                for one in self.lists
+                for row in range(min(len(one.train), _SAMPLED_LEARNT))
+            ],
         }
         return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
