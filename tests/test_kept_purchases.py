@@ -8,7 +8,6 @@ import numpy as np
 
 from reranker.schema import BehaviourEvent, EventKind
 from retrieval.behaviour import BehaviourStore
-from retrieval.product_lookup import ProductLookup
 from retrieval.product_table import ProductTable
 from retrieval.profiles.history import PURCHASE, History
 
@@ -41,7 +40,7 @@ def test_returns_undo_the_purchases_that_they_undo_in_profiles(tmp_path: Path) -
         expected: Counter[tuple[str, int]] = Counter()
         for user in range(20):
             past = store.history(f"u{user}", END, limit=1000)
-            history = History.of(past, ProductLookup(ProductTable.empty()))
+            history = History.of(past, ProductTable.empty().lookup)
             for place in np.flatnonzero(history.kinds == PURCHASE).tolist():
                 product = history.product_ids[place]
                 assert product is not None
