@@ -80,13 +80,17 @@ def test_search_explained(run, store: Path) -> None:
     ended = run("search", "laptop", "--user", "B", "--explain", "--store", store)
     assert ended.code == 0
     assert "Shopper B" in ended.out
-    assert "outcome model" in " ".join(ended.out.split())
+    out = " ".join(ended.out.split())
+    assert "outcome model" in out
+    assert "nothing has been learnt" in out
+    assert "run shelfwise interest learn" in out
 
 
 def test_an_unknown_user_is_said_and_searched_for(run, store: Path) -> None:
     ended = run("search", "laptop", "--user", "nobody", "--store", store)
     assert ended.code == 0
     assert "nothing is known of user 'nobody'" in " ".join(ended.out.split())
+    assert "nothing has been learnt" not in ended.out
     profile = run("profile", "nobody", "--store", store)
     assert profile.code == 3
     assert "the shopper has no event before" in " ".join(profile.err.split())

@@ -84,6 +84,12 @@ def search(
     if explain and known is not None:
         show_profile(known)
     show_result(result, k=k, explain=explain)
+    if known is not None and not _has_learnt(settings):
+        console.print(
+            "nothing has been learnt from what all shoppers bought, so that the model is not told "
+            "what sells: run shelfwise interest learn",
+            style="yellow",
+        )
 
 
 def _run(
@@ -96,6 +102,12 @@ def _run(
     with shelf:
         known = shelf.profile(request.user_id, request.at) if request.user_id else None
         return shelf.search(request), known
+
+
+def _has_learnt(settings: "Settings") -> bool:
+    from reranker.wiring import stored_interest
+
+    return stored_interest(settings).current is not None
 
 
 def _request(**fields: object) -> "SearchRequest":
