@@ -196,3 +196,15 @@ def test_room_is_left_for_a_written_answer(tokenizer: HFTokenizer) -> None:
     total = sum(tokenizer.count(message.content) + 8 for message in prompt.messages)
     assert total + answer_tokens(20, 3) <= 1024
     assert drafted.shortened == 20
+
+
+def test_only_so_many_and_so_long_texts_are_remembered(
+    tokenizer: HFTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reranker.models.tokenizing._REMEMBERED", 2)
+    monkeypatch.setattr("reranker.models.tokenizing._REMEMBERED_CHARACTERS", 5)
+    monkeypatch.setattr(tokenizer, "_counts", {})
+    texts = ("a", "b b", "c c c", "d d d d d d")
+    assert [tokenizer.count(text) for text in texts * 2] == [1, 2, 3, 6] * 2
+    assert 0 < len(tokenizer._counts) <= 2
+    assert texts[-1] not in tokenizer._counts

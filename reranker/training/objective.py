@@ -127,7 +127,7 @@ def list_loss(
     """Return the loss of one list: what was wanted, what a teacher believes, and what is written.
 
     The loss of the order and that of the written ranking are joined as in FIRST (Gangi Reddy et al.
-    2024, arXiv 2406.15657, section 3.2).
+    2024, arXiv 2406.15657).
 
     Args:
         scores: log-probabilities of the slots, shape (slots,).
