@@ -1,4 +1,4 @@
-"""Products as Arrow columns: what `ProductTable` stores, and how filters and ids are looked up in it.
+"""Products as Arrow columns: what `ProductTable` stores, and how filters and ids are found in it.
 
 A *plain* table has its texts as they are and is easy to join and cut; an *encoded* batch also has
 keys, and its brands, categories and currencies as codes into a dictionary.
