@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from reranker.interest import Interest
 from reranker.listwise import Judgement
+from reranker.sales import with_sales
 from reranker.schema import Candidate, ProductInterest, RankedItem, UserProfile
 from reranker.settings import FusionSettings
 
@@ -20,6 +21,7 @@ class _Known(NamedTuple):
     """A candidate and the interest in it; None where nothing is known of anybody."""
 
     candidate: Candidate
+    learned: ProductInterest | None
     interest: float | None
     facts: tuple[str, ...]
 
@@ -41,9 +43,6 @@ class Blend:
 
     The fallback order is recall blended with interest, so that what the shopper
     buys again is among the few that the model judges.
-
-    Attributes:
-        candidates: in the order in which the model's windows take them.
     """
 
     def __init__(
@@ -62,24 +61,34 @@ class Blend:
             weights: of the stages.
         """
         self._weights = weights
-        known: list[_Known] = [_Known(each, None, ()) for each in candidates]
+        known: list[_Known] = [_Known(each, None, None, ()) for each in candidates]
         if profile is not None or learned is not None:
             interest = Interest(profile)
             nothing: Sequence[ProductInterest | None] = (None,) * len(candidates)
             pairs = zip(candidates, nothing if learned is None else learned, strict=True)
-            known = [_Known(each, *interest.of(each.product, one)) for each, one in pairs]
+            known = [_Known(each, one, *interest.of(each.product, one)) for each, one in pairs]
         ordered = sorted(
             zip(self._fallback(known), known, strict=True),
             key=lambda pair: (-pair[0].score, pair[1].candidate.recall_rank),
         )
         self._known = [each for _, each in ordered]
-        self.candidates = tuple(each.candidate for each in self._known)
+        self._learnt = learned is not None
+
+    def shown(self, most: int | None = None) -> tuple[Candidate, ...]:
+        """Return the first candidates, or all, in fallback order: the model's windows take these.
+
+        They tell how much they sell, where that is known.
+        """
+        first = self._known[:most]
+        candidates = [each.candidate for each in first]
+        learned = [each.learned for each in first if each.learned is not None]
+        return with_sales(candidates, learned if self._learnt else None)
 
     def items(self, judgement: Judgement) -> tuple[RankedItem, ...]:
         """Return every candidate exactly once, in final order.
 
         Args:
-            judgement: of the model, aligned with `candidates`.
+            judgement: of the model on all candidates, aligned with `shown`.
         """
         told = zip(
             self._known, judgement.logprobs, judgement.places, judgement.reasons, strict=True
@@ -161,7 +170,7 @@ def _best_first(
 
 
 def _ranked_item(item: _Evidence, placed: _Placed, rank: int, seen: int) -> RankedItem:
-    candidate, interest, facts = item.known
+    candidate, _, interest, facts = item.known
     if item.llm_rank is not None:
         said = f", “{item.llm_reason}”" if item.llm_reason else ""
         judged = f"model: {item.llm_rank} of {seen}{said}"
@@ -189,6 +198,7 @@ def _ranked_item(item: _Evidence, placed: _Placed, rank: int, seen: int) -> Rank
 def _arms(candidate: Candidate) -> str:
     if candidate.from_history:
         return " (from the shopper's history)"
-    arms = [("words", candidate.lexical_rank), ("meaning", candidate.dense_rank)]
-    found = [f"{name} {rank}" for name, rank in arms if rank is not None]
-    return f" ({', '.join(found)})" if found else ""
+    words, meaning = candidate.lexical_rank, candidate.dense_rank
+    if words is None:
+        return "" if meaning is None else f" (meaning {meaning})"
+    return f" (words {words})" if meaning is None else f" (words {words}, meaning {meaning})"

@@ -100,9 +100,11 @@ class _Rule:
             signals.append((_CATEGORY * affinity.weight, f"category {affinity.name}"))
         if affinity := self._brands.get((product.brand or "").casefold()):
             signals.append((_BRAND * affinity.weight, f"brand {affinity.name}"))
+        if not signals:
+            return 0.0, ()
         signals.sort(key=lambda signal: -signal[0])
-        missing = math.prod(1 - strength for strength, _ in signals)
-        return 1 - missing, tuple(fact for _, fact in signals)
+        strengths, facts = zip(*signals, strict=True)
+        return 1 - math.prod(1 - strength for strength in strengths), facts
 
     def _bought(self, times: int) -> tuple[float, str]:
         """Return the signal of a product that is not among the repeat purchases named."""

@@ -184,7 +184,7 @@ class LookUp:
             issues = issues or more
         else:
             candidates = self._with_own(own, begun())
-        candidates, interest = self._interest_in(candidates, profile, request)
+        interest = self._interest_in(candidates, profile, request)
         recall_ms = _since(started) - profile_ms
         return Found(profile, candidates, profile_ms, recall_ms, issues=issues, interest=interest)
 
@@ -193,10 +193,10 @@ class LookUp:
         with self._under_way:
             started = time.monotonic()
             profile, issues = self._profile(request)
-            candidates, interest = self._interest_in(given, profile, request)
+            interest = self._interest_in(given, profile, request)
             return Found(
                 profile,
-                candidates,
+                given,
                 profile_ms=_since(started),
                 recall_ms=0.0,
                 issues=issues,
@@ -208,21 +208,17 @@ class LookUp:
         candidates: tuple[Candidate, ...],
         profile: UserProfile | None,
         request: SearchRequest,
-    ) -> tuple[tuple[Candidate, ...], tuple[ProductInterest, ...] | None]:
-        """Return candidates that tell how much they sell, and the interest in each."""
+    ) -> tuple[ProductInterest, ...] | None:
+        """Return what all shoppers' behaviour tells of each candidate; None if nothing is known."""
         if self._interest is None:
-            return candidates, None
+            return None
         ids = [candidate.product.product_id for candidate in candidates]
-        found = self._interest.of(profile, ids, request.at)
-        if found is None:
-            return candidates, None
-        pairs = zip(candidates, found, strict=True)
-        told = (one.model_copy(update={"sales": known.sales}) for one, known in pairs)
-        return tuple(told), found
+        return self._interest.of(profile, ids, request.at)
 
     def _briefly(self, request: SearchRequest, given_up_at: float) -> Found:
         with self._under_way:
-            candidates, interest = self._interest_in(self._by_words(request), None, request)
+            candidates = self._by_words(request)
+            interest = self._interest_in(candidates, None, request)
         return Found(
             None,
             candidates,

@@ -17,6 +17,7 @@ from reranker.fusion import Blend
 from reranker.listwise import Judgement, ListwiseRanker
 from reranker.look_up import Found, LookUp
 from reranker.ports import CandidateIndex, InterestSource, ProfileStore, Recommender
+from reranker.sales import with_sales
 from reranker.schema import (
     Candidate,
     Issue,
@@ -93,7 +94,8 @@ class Reranker:
         Raises:
             DataError: the store is damaged.
         """
-        return self._look_up.now(request).candidates
+        found = self._look_up.now(request)
+        return with_sales(found.candidates, found.interest)
 
     def profile(self, user_id: str, at: datetime | None = None) -> UserProfile | None:
         """Return what is known of a shopper from events strictly before a moment (default: now).
@@ -161,7 +163,7 @@ class Reranker:
         waits_until = deadline.ends - self._finishing.seconds(deadline)
         blend = self._blend(found)
         judged = await self._ranker.judge(
-            request, found.profile, blend.candidates[:depth], deadline=waits_until
+            request, found.profile, blend.shown(depth), deadline=waits_until
         )
         result = self._result(request, found, blend, judged, deadline)
         self._finishing.ended(max(waits_until, began))

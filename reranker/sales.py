@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from reranker.schema import Candidate, ProductInterest
+
 BEST = 9
 
 
@@ -23,4 +25,20 @@ def sales_levels(shoppers: Sequence[float] | npt.NDArray[np.float64], most: floa
     """
     counts = np.clip(np.asarray(shoppers, np.float64), 0.0, max(most, 0.0))
     whole = np.log1p(max(most, 1.0))
-    return [int(level) for level in np.rint(BEST * np.log1p(counts) / whole)]
+    levels: list[int] = np.rint(BEST * np.log1p(counts) / whole).astype(np.int64).tolist()
+    return levels
+
+
+def with_sales(
+    candidates: Sequence[Candidate], interest: Sequence[ProductInterest] | None
+) -> tuple[Candidate, ...]:
+    """Return candidates that tell how much they sell, as prompts say it.
+
+    Args:
+        candidates: some products.
+        interest: one a candidate; None, where nothing has been learnt, leaves them as they are.
+    """
+    if interest is None:
+        return tuple(candidates)
+    pairs = zip(candidates, interest, strict=True)
+    return tuple(one.model_copy(update={"sales": known.sales}) for one, known in pairs)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic_core import from_json
 
 from reranker.errors import DataError
 from reranker.schema import CATEGORY_SEPARATOR, Filters, Product, category_paths
@@ -106,7 +107,7 @@ def listed(column: Any) -> list[Any]:
 
 def attributes_of(stored: str) -> dict[str, str]:
     """Return the attributes of a product as they were before they were stored."""
-    attributes: dict[str, str] = json.loads(stored) if stored != "{}" else {}
+    attributes: dict[str, str] = from_json(stored) if stored != "{}" else {}
     return attributes
 
 
@@ -118,7 +119,7 @@ def restored(*values: Any) -> Product:
     """
     fields = dict(zip(FIELDS, values, strict=True))
     fields["attributes"] = MappingProxyType(attributes_of(fields["attributes"]))
-    product = Product.__new__(Product)
+    product = object.__new__(Product)
     # One by one, as `Product.__setstate__` does through pydantic's slower checks of names.
     _set(product, "__dict__", fields)
     _set(product, "__pydantic_fields_set__", _FIELDS_SET)

@@ -119,7 +119,7 @@ def test_the_window_takes_what_is_bought_again_before_what_is_merely_recalled() 
         Candidate(product=Product(product_id=name, title="x"), recall_rank=rank, recall_score=1)
         for rank, name in enumerate(["7", "8", "9", "1"], start=1)
     )
-    order = Blend(candidates, PROFILE, None, FusionSettings()).candidates
+    order = Blend(candidates, PROFILE, None, FusionSettings()).shown()
     assert [c.product.product_id for c in order] == ["7", "1", "8", "9"]
-    assert Blend(candidates, None, None, FusionSettings()).candidates == candidates
+    assert Blend(candidates, None, None, FusionSettings()).shown() == candidates
     assert [c.recall_rank for c in order] == [1, 4, 2, 3]

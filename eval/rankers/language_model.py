@@ -70,7 +70,7 @@ class ServedRanker:
         found, interest = _candidates(bench, bench.recall.order(case), profile)
         blend = Blend(found, profile, interest, bench.settings.fusion)
         depth = _depth(bench, case)
-        shown = blend.candidates[:depth]
+        shown = blend.shown(depth)
         judged = Judgement.nothing(len(shown))
         if self.ranker is not None:
             judged = bench.portal.call(self.ranker.judge, request, profile, shown)

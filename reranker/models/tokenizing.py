@@ -1,12 +1,8 @@
 """Counting and cutting text in a model's own tokens, without loading the model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reranker.errors import ConfigError, ModelUnavailable
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
 
 _REMEMBERED = 1 << 13
 _REMEMBERED_CHARACTERS = 1024
@@ -45,7 +41,15 @@ class HFTokenizer:
     def count(self, text: str) -> int:
         """Return the number of tokens of a text; many of the latest texts are remembered."""
         known = self._counts.get(text)
-        return known if known is not None else len(self._encoded(text))
+        if known is not None:
+            return known
+        # Without the places in the text, which count nothing, it is a quarter faster.
+        (encoded,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        if len(text) <= _REMEMBERED_CHARACTERS:
+            if len(self._counts) >= _REMEMBERED:
+                self._counts = {}  # other threads may go on with the old one
+            self._counts[text] = len(encoded)
+        return len(encoded)
 
     def truncate(self, text: str, max_tokens: int) -> str:
         """Return the longest prefix that ends between tokens and has at most ``max_tokens``.
@@ -55,23 +59,11 @@ class HFTokenizer:
         """
         if max_tokens < 0:
             return ""
-        known = self._counts.get(text)
-        if known is not None and known <= max_tokens:
+        if self.count(text) <= max_tokens:
             return text
-        encoded = self._encoded(text)
-        if len(encoded) <= max_tokens:
-            return text
-        offsets = encoded.offsets
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
         for kept in range(max_tokens, 0, -1):
             prefix = text[: offsets[kept][0]]
             if self.count(prefix) <= max_tokens:
                 return prefix
         return ""
-
-    def _encoded(self, text: str) -> "Encoding":
-        encoded = self._tokenizer.encode(text, add_special_tokens=False)
-        if len(text) <= _REMEMBERED_CHARACTERS:
-            if len(self._counts) >= _REMEMBERED:
-                self._counts = {}  # other threads may go on with the old one
-            self._counts[text] = len(encoded)
-        return encoded
