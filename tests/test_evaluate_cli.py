@@ -58,7 +58,7 @@ def test_an_evaluation_writes_its_report_and_its_twin(run, shop: ShopFiles, tmp_
 def test_the_language_model_with_its_ablations(run, shop: ShopFiles, tmp_path: Path) -> None:
     ended = run(
         *files_of(shop), "--rankers", "llm,full", "--limit", 2, "--ablation-cases", 2,
-        "--json", "out.json", "--report", "out.html", "--set", "ranking.shuffles=1",
+        "--json", "out.json", "--report", "out.html",
         "--set", "evaluation.bootstrap=100",
     )  # fmt: skip
     assert ended.code == 0, ended.err

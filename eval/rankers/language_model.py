@@ -4,8 +4,9 @@
 order is random, so that no other stage's merit is taken for the model's. `full` is what is served.
 """
 
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from eval.cases.values import Case
@@ -23,20 +24,23 @@ from reranker.schema import (
     SearchRequest,
     UserProfile,
 )
-from reranker.settings import RankingSettings
 
 ProfileOf = Callable[[Case, Language], UserProfile | None]
-_RESHUFFLED_SEED = 1_000_003
 
 
 @dataclass(frozen=True)
 class ModelRanker:
-    """The language model alone."""
+    """The language model alone.
+
+    Attributes:
+        reshuffled: whether the candidates are shown in another order than they come in.
+    """
 
     bench: Bench
     ranker: ListwiseRanker
     profile: ProfileOf
     concurrency: int
+    reshuffled: bool = False
 
     def rank(self, case: Case) -> Ranked:
         """Return the model's order; what it did not judge follows as it came."""
@@ -44,6 +48,10 @@ class ModelRanker:
         profile = self.profile(case, self.ranker.language(request))
         candidates, _ = _candidates(self.bench, self.bench.candidates(case), profile)
         depth = _depth(self.bench, case)
+        if self.reshuffled:
+            first = list(candidates[:depth])
+            random.Random(f"{self.bench.seed}/{case.case_id}").shuffle(first)
+            candidates = (*first, *candidates[depth:])
         judged = self.bench.portal.call(self.ranker.judge, request, profile, candidates[:depth])
         last = len(candidates) + 1
         places = [place or last for place in judged.followed_by(len(candidates) - depth).places]
@@ -108,9 +116,8 @@ def llm_with_written_profile(bench: Bench) -> ModelRanker:
 
 
 def llm_reshuffled(bench: Bench) -> ModelRanker:
-    """Ask the model with other shuffles: how much of its order is chance."""
-    seed = bench.settings.ranking.seed + _RESHUFFLED_SEED
-    return _model_ranker(bench, bench.profiles.of, seed=seed)
+    """Show the model the same candidates in another order: how much of its own is chance."""
+    return replace(_model_ranker(bench, bench.profiles.of), reshuffled=True)
 
 
 def full(bench: Bench) -> ServedRanker:
@@ -126,9 +133,9 @@ def full_without_model(bench: Bench) -> ServedRanker:
     return ServedRanker(bench, None, bench.profiles, concurrency=1)
 
 
-def _model_ranker(bench: Bench, profile: ProfileOf, *, seed: int | None = None) -> ModelRanker:
+def _model_ranker(bench: Bench, profile: ProfileOf) -> ModelRanker:
     _prepare(bench)
-    return ModelRanker(bench, _listwise(bench, seed), profile, _concurrency(bench))
+    return ModelRanker(bench, _listwise(bench), profile, _concurrency(bench))
 
 
 def _prepare(bench: Bench) -> None:
@@ -138,12 +145,9 @@ def _prepare(bench: Bench) -> None:
         bench.recall.warm_up()
 
 
-def _listwise(bench: Bench, seed: int | None = None) -> ListwiseRanker:
-    ranking: RankingSettings = bench.settings.ranking
-    if seed is not None:
-        ranking = ranking.model_copy(update={"seed": seed})
+def _listwise(bench: Bench) -> ListwiseRanker:
     tokens = bench.settings.profile.max_tokens
-    return ListwiseRanker(bench.model, ranking, profile_tokens=tokens)
+    return ListwiseRanker(bench.model, bench.settings.ranking, profile_tokens=tokens)
 
 
 def _concurrency(bench: Bench) -> int:

@@ -86,9 +86,11 @@ class RankingSettings(Section):
         10, description="candidates by which the sliding window moves; less than the window"
     )
     shuffles: Annotated[int, Field(ge=1, le=32)] = Field(
-        2, description="orders in which each window is shown; their scores are averaged"
+        1,
+        description="orders in which each window is shown, their scores averaged: more of them "
+        "make up for a model that looks at places, and take their multiple of the time",
     )
-    seed: int = Field(0, description="of the shuffles")
+    seed: int = Field(0, description="of the shuffles, where they are more than one")
     card_tokens: Annotated[int, Field(ge=8)] = Field(
         48, description="longest product card in the model's tokens"
     )
