@@ -29,12 +29,16 @@ def train(vectors: Vectors, cells: int) -> tuple[Any, IntArray]:
     """Return an empty index with its cells, and the places of vectors kept out of training."""
     dimension = vectors.shape[1]
     quantizer = faiss.IndexFlatIP(dimension)
-    index = faiss.IndexIVFFlat(quantizer, dimension, cells, faiss.METRIC_INNER_PRODUCT)
     order = np.random.default_rng(0).permutation(len(vectors))
     if cells == 1:
         quantizer.add(np.zeros((1, dimension), np.float32))
+        index = faiss.IndexIVFFlat(quantizer, dimension, 1, faiss.METRIC_INNER_PRODUCT)
         index.is_trained = True
     else:
+        half = faiss.ScalarQuantizer.QT_fp16
+        index = faiss.IndexIVFScalarQuantizer(
+            quantizer, dimension, cells, half, faiss.METRIC_INNER_PRODUCT, False
+        )
         held_out = min(_TUNING_QUERIES, len(vectors) - cells * _FEWEST_PER_CELL)
         index.cp.niter = _TRAINING_ROUNDS
         index.train(vectors[np.sort(order[held_out : held_out + cells * _TRAINING_PER_CELL])])
@@ -42,7 +46,9 @@ def train(vectors: Vectors, cells: int) -> tuple[Any, IntArray]:
     return index, order[:_TUNING_QUERIES]
 
 
-def tune(index: Any, vectors: Vectors, queries: Vectors, wanted: float) -> tuple[int, float]:
+def tune(
+    index: Any, keys: IntArray, vectors: Vectors, queries: Vectors, wanted: float
+) -> tuple[int, float]:
     """Find the fewest cells that reach a recall, take four times as many, and measure the recall.
 
     Shoppers' queries lie elsewhere than the tuning's, which are made of product texts: at a million
@@ -51,22 +57,26 @@ def tune(index: Any, vectors: Vectors, queries: Vectors, wanted: float) -> tuple
 
     Args:
         index: filled with the vectors.
+        keys: of the products in the index, shape (products,).
         vectors: shape (products, dimension).
         queries: shape (queries, dimension); every second one is for the measurement.
         wanted: recall@100 that the search for the others reaches, less one standard error.
 
     Returns:
         The number of cells and the recall@100 on queries not used for tuning. Products with equal
-        texts are equally good: a result counts if it scores like the true hundredth.
+        texts are equally good: a result counts if its own vector scores like the true hundredth.
     """
+    order = np.argsort(keys)
     depth = min(_TUNED_DEPTH, len(vectors))
     exact, _ = faiss.knn(queries, vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)
     floor = exact[:, -1:] - np.float32(1e-5)
 
     def recall(part: slice, nprobe: int) -> npt.NDArray[np.float64]:
         parameters = faiss.SearchParametersIVF(nprobe=nprobe)
-        scores, _ = index.search(queries[part], depth, params=parameters)
-        return np.asarray((scores >= floor[part]).mean(axis=1), np.float64)
+        _, found = index.search(queries[part], depth, params=parameters)
+        rows = order[np.searchsorted(keys, found, sorter=order) % len(keys)]  # -1, if too few: any
+        scores = np.einsum("qd,qkd->qk", queries[part], vectors[rows])
+        return np.asarray(((scores >= floor[part]) & (found >= 0)).mean(axis=1), np.float64)
 
     def enough(nprobe: int) -> bool:
         found = recall(slice(0, None, 2), nprobe)
