@@ -88,7 +88,8 @@ def _footer(result: "RerankResult") -> str:
     times = result.timings
     facts = [
         f"outcome {result.outcome}",
-        f"{len(result.items)} candidates, {result.windows} prompts in {result.rounds} rounds",
+        f"{len(result.items)} candidates",
+        f"prompts: {result.windows}, rounds: {result.rounds}",
         f"model {result.model}" + (f" + {result.adapter}" if result.adapter else ""),
     ]
     if result.template:
