@@ -72,7 +72,6 @@ class Blend:
             key=lambda pair: (-pair[0].score, pair[1].candidate.recall_rank),
         )
         self._known = [each for _, each in ordered]
-        self._learnt = learned is not None
 
     def shown(self, most: int | None = None) -> tuple[Candidate, ...]:
         """Return the first candidates, or all, in fallback order: the model's windows take these.
@@ -80,9 +79,7 @@ class Blend:
         They tell how much they sell, where that is known.
         """
         first = self._known[:most]
-        candidates = [each.candidate for each in first]
-        learned = [each.learned for each in first if each.learned is not None]
-        return with_sales(candidates, learned if self._learnt else None)
+        return with_sales([each.candidate for each in first], [each.learned for each in first])
 
     def items(self, judgement: Judgement) -> tuple[RankedItem, ...]:
         """Return every candidate exactly once, in final order.

@@ -30,15 +30,17 @@ def sales_levels(shoppers: Sequence[float] | npt.NDArray[np.float64], most: floa
 
 
 def with_sales(
-    candidates: Sequence[Candidate], interest: Sequence[ProductInterest] | None
+    candidates: Sequence[Candidate], interest: Sequence[ProductInterest | None] | None
 ) -> tuple[Candidate, ...]:
     """Return candidates that tell how much they sell, as prompts say it.
 
     Args:
         candidates: some products.
-        interest: one a candidate; None, where nothing has been learnt, leaves them as they are.
+        interest: one a candidate; None, where nothing has been learnt, leaves it as it is.
     """
     if interest is None:
         return tuple(candidates)
-    pairs = zip(candidates, interest, strict=True)
-    return tuple(one.model_copy(update={"sales": known.sales}) for one, known in pairs)
+    return tuple(
+        one if known is None else one.model_copy(update={"sales": known.sales})
+        for one, known in zip(candidates, interest, strict=True)
+    )

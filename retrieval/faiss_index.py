@@ -8,9 +8,10 @@ among real products, thousands of which lie close together, IVF found more of th
 nearest in the same time (97.5 % in 0.8 ms; HNSW with 32 links 96.8 % in 0.9 ms, and it loses
 results when few products meet the filters).
 
-The vectors of an approximate index are kept in float16: that halves its memory, and its time, most
-of which goes by reading (0.9 in place of 1.3 ms at a million products; 99.9 % of the nearest
-hundred stay the same. In bfloat16 it is 0.7 ms and 98.8 %).
+The vectors of an approximate index are kept in float16, unless the catalogue is so dense that this
+costs recall: it halves the memory and saves a third of the time, most of which goes by reading (0.9
+in place of 1.3 ms at a million products; 99.9 % of the nearest hundred stay the same. In bfloat16
+it would be 0.7 ms and 98.8 %).
 
 Vectors have length 1; the score is their inner product, the cosine of the angle.
 """
@@ -25,7 +26,7 @@ import numpy as np
 
 from reranker.errors import DataError, IndexMismatchError
 from retrieval.embedder import CountProgress, Vectors
-from retrieval.faiss_training import choose_cells, faiss, train, tune
+from retrieval.faiss_training import Truth, choose_cells, faiss, held_out, suits_half, train, tune
 from retrieval.product_table import IntArray, replacing
 from retrieval.vector_manifest import FORMAT, MANIFEST, REMEDY, VectorManifest, read_manifest
 
@@ -68,20 +69,25 @@ class VectorIndex:
         """
         count, dimension = vectors.shape
         cells = choose_cells(count) if count > exact_limit else 1
-        index, held_out = train(vectors, cells)
+        truth = None
+        if cells > 1:
+            sample = vectors[held_out(count)] if queries is None or not len(queries) else queries
+            truth = Truth(vectors, sample)
+        half = truth is not None and suits_half(truth, ann_recall)
+        index = train(vectors, cells, half=half)
         for start in range(0, count, _ADD_BATCH):
             end = min(start + _ADD_BATCH, count)
             index.add_with_ids(vectors[start:end], keys[start:end])
             if progress is not None:
                 progress(end, count)
         nprobe, recall = 1, 1.0
-        if cells > 1:
-            sample = vectors[held_out] if queries is None or not len(queries) else queries
-            nprobe, recall = tune(index, keys, vectors, sample, ann_recall)
+        if truth is not None:
+            nprobe, recall = tune(index, keys, truth, ann_recall)
         manifest = VectorManifest(
             model=fingerprint,
             dimension=dimension,
             kind="approximate" if cells > 1 else "exact",
+            numbers="float16" if half else "float32",
             products=count,
             exact_limit=exact_limit,
             ann_recall=ann_recall,
@@ -143,7 +149,7 @@ class VectorIndex:
     def vectors(self, keys: IntArray) -> Vectors:
         """Return the vectors of products that are in the index, shape (keys, dimension).
 
-        Those of an approximate index are rounded to float16.
+        They are rounded as the manifest's ``numbers`` say.
         """
         found: Vectors = self._index.reconstruct_batch(np.ascontiguousarray(keys))
         return found

@@ -17,6 +17,8 @@ _FEWEST_PER_CELL = 39  # FAISS warns of fewer
 _TRAINING_ROUNDS = 6
 _TUNING_QUERIES = 512
 _TUNED_DEPTH = 100
+_ROUNDED_AMONG = 400
+_TIE = 1e-5
 _MARGIN = 4
 
 
@@ -25,30 +27,87 @@ def choose_cells(count: int) -> int:
     return max(1, min(int(4 * count**0.5), count // _TRAINING_PER_CELL))
 
 
-def train(vectors: Vectors, cells: int) -> tuple[Any, IntArray]:
-    """Return an empty index with its cells, and the places of vectors kept out of training."""
+def held_out(count: int) -> IntArray:
+    """Return the places of products that `train` does not see: they can stand in for queries."""
+    return _drawn(count)[:_TUNING_QUERIES]
+
+
+def train(vectors: Vectors, cells: int, *, half: bool) -> Any:
+    """Return an empty index with its cells.
+
+    Args:
+        vectors: shape (products, dimension).
+        cells: 1 for an exact index.
+        half: keep vectors in float16; an exact index never does.
+    """
     dimension = vectors.shape[1]
+    metric = faiss.METRIC_INNER_PRODUCT
     quantizer = faiss.IndexFlatIP(dimension)
-    order = np.random.default_rng(0).permutation(len(vectors))
     if cells == 1:
         quantizer.add(np.zeros((1, dimension), np.float32))
-        index = faiss.IndexIVFFlat(quantizer, dimension, 1, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexIVFFlat(quantizer, dimension, 1, metric)
         index.is_trained = True
     else:
-        half = faiss.ScalarQuantizer.QT_fp16
-        index = faiss.IndexIVFScalarQuantizer(
-            quantizer, dimension, cells, half, faiss.METRIC_INNER_PRODUCT, False
-        )
-        held_out = min(_TUNING_QUERIES, len(vectors) - cells * _FEWEST_PER_CELL)
+        if half:
+            kind = faiss.ScalarQuantizer.QT_fp16
+            index = faiss.IndexIVFScalarQuantizer(quantizer, dimension, cells, kind, metric, False)
+        else:
+            index = faiss.IndexIVFFlat(quantizer, dimension, cells, metric)
+        left_out = min(_TUNING_QUERIES, len(vectors) - cells * _FEWEST_PER_CELL)
+        drawn = _drawn(len(vectors))[left_out : left_out + cells * _TRAINING_PER_CELL]
         index.cp.niter = _TRAINING_ROUNDS
-        index.train(vectors[np.sort(order[held_out : held_out + cells * _TRAINING_PER_CELL])])
+        index.train(vectors[np.sort(drawn)])
     index.set_direct_map_type(faiss.DirectMap.Hashtable)
-    return index, order[:_TUNING_QUERIES]
+    return index
 
 
-def tune(
-    index: Any, keys: IntArray, vectors: Vectors, queries: Vectors, wanted: float
-) -> tuple[int, float]:
+class Truth:
+    """The true nearest products of some queries: what a search is judged by.
+
+    Products with equal texts are equally good: a result counts if its own vector scores like the
+    true hundredth.
+    """
+
+    def __init__(self, vectors: Vectors, queries: Vectors) -> None:
+        """Search for the nearest of each query among all.
+
+        Args:
+            vectors: shape (products, dimension).
+            queries: shape (queries, dimension).
+        """
+        self._vectors = vectors
+        self.queries = queries
+        self.depth = min(_TUNED_DEPTH, len(vectors))
+        among = min(_ROUNDED_AMONG, len(vectors))
+        scores, self._nearest = faiss.knn(
+            queries, vectors, among, metric=faiss.METRIC_INNER_PRODUCT
+        )
+        self._floor = scores[:, self.depth - 1] - np.float32(_TIE)
+
+    def recall(self, query: int, rows: IntArray) -> float:
+        """Return the share of the true hundred that rows found for a query hold."""
+        scores = self._vectors[rows] @ self.queries[query]
+        return float((scores >= self._floor[query]).sum()) / self.depth
+
+    def recall_in_half(self) -> float:
+        """Return the recall of a search that looks everywhere, but at vectors in float16."""
+        recalls = []
+        for query, rows in enumerate(self._nearest):
+            rounded = self._vectors[rows].astype(np.float16).astype(np.float32)
+            first = np.argsort(-(rounded @ self.queries[query]), kind="stable")[: self.depth]
+            recalls.append(self.recall(query, rows[first]))
+        return float(np.mean(recalls))
+
+
+def suits_half(truth: Truth, wanted: float) -> bool:
+    """Tell whether float16 costs at most a quarter of what a recall may leave out.
+
+    It costs most where thousands of products lie closer to each other than it can tell.
+    """
+    return 1 - truth.recall_in_half() <= (1 - wanted) / 4
+
+
+def tune(index: Any, keys: IntArray, truth: Truth, wanted: float) -> tuple[int, float]:
     """Find the fewest cells that reach a recall, take four times as many, and measure the recall.
 
     Shoppers' queries lie elsewhere than the tuning's, which are made of product texts: at a million
@@ -57,26 +116,25 @@ def tune(
 
     Args:
         index: filled with the vectors.
-        keys: of the products in the index, shape (products,).
-        vectors: shape (products, dimension).
-        queries: shape (queries, dimension); every second one is for the measurement.
+        keys: of the products in the order of the vectors, shape (products,).
+        truth: every second of its queries is for the measurement.
         wanted: recall@100 that the search for the others reaches, less one standard error.
 
     Returns:
-        The number of cells and the recall@100 on queries not used for tuning. Products with equal
-        texts are equally good: a result counts if its own vector scores like the true hundredth.
+        The number of cells and the recall@100 on queries not used for tuning.
     """
     order = np.argsort(keys)
-    depth = min(_TUNED_DEPTH, len(vectors))
-    exact, _ = faiss.knn(queries, vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)
-    floor = exact[:, -1:] - np.float32(1e-5)
 
     def recall(part: slice, nprobe: int) -> npt.NDArray[np.float64]:
         parameters = faiss.SearchParametersIVF(nprobe=nprobe)
-        _, found = index.search(queries[part], depth, params=parameters)
-        rows = order[np.searchsorted(keys, found, sorter=order) % len(keys)]  # -1, if too few: any
-        scores = np.einsum("qd,qkd->qk", queries[part], vectors[rows])
-        return np.asarray(((scores >= floor[part]) & (found >= 0)).mean(axis=1), np.float64)
+        _, found = index.search(truth.queries[part], truth.depth, params=parameters)
+        numbers = range(*part.indices(len(truth.queries)))
+        return np.array(
+            [
+                truth.recall(query, order[np.searchsorted(keys, row[row >= 0], sorter=order)])
+                for query, row in zip(numbers, found, strict=True)
+            ]
+        )
 
     def enough(nprobe: int) -> bool:
         found = recall(slice(0, None, 2), nprobe)
@@ -89,5 +147,9 @@ def tune(
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     nprobe = min(_MARGIN * high, index.nlist)
-    rest = slice(1, None, 2) if len(queries) > 1 else slice(0, None)
+    rest = slice(1, None, 2) if len(truth.queries) > 1 else slice(0, None)
     return nprobe, float(recall(rest, nprobe).mean())
+
+
+def _drawn(count: int) -> IntArray:
+    return np.random.default_rng(0).permutation(count)

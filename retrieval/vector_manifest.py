@@ -18,6 +18,7 @@ class VectorManifest(Value):
 
     Attributes:
         model: fingerprint of the embedder.
+        numbers: in which the vectors are kept.
         cells: number of IVF cells; 1 in an exact index.
         nprobe: cells that an unfiltered search looks into.
         trained_on: number of products when cells and nprobe were chosen.
@@ -30,6 +31,7 @@ class VectorManifest(Value):
     dimension: int
     metric: Literal["inner_product"] = "inner_product"
     kind: Kind
+    numbers: Literal["float16", "float32"] = "float32"
     products: int
     exact_limit: int
     ann_recall: float

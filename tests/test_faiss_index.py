@@ -68,6 +68,48 @@ def test_approximate_search_keeps_its_promise() -> None:
     assert index.manifest.recall >= 0.97
 
 
+def test_the_recall_is_measured_whatever_the_order_of_the_keys() -> None:
+    order = np.random.default_rng(5).permutation(COUNT)
+    made = _build("approximate", KEYS[order], VECTORS[order]).manifest
+    assert made.recall >= 0.97
+    assert made.nprobe < made.cells
+
+
+def test_float16_halves_a_large_index_and_its_recall_is_that_of_the_true_vectors() -> None:
+    index = _build("approximate")
+    assert index.manifest.numbers == "float16"
+    kept = VECTORS.astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(index.vectors(KEYS[::50]), kept[::50])
+    assert _build("exact").manifest.numbers == "float32"
+
+
+def test_where_float16_would_cost_recall_the_vectors_stay_as_they_are() -> None:
+    noise = np.random.default_rng(6).standard_normal((COUNT, DIMENSION)) * 0.004
+    dense = (VECTORS[np.arange(COUNT) % 30] + noise).astype(np.float32)
+    dense /= np.linalg.norm(dense, axis=1, keepdims=True)
+    index = _build("approximate", vectors=dense)
+    assert index.manifest.numbers == "float32"
+    assert index.manifest.recall >= 0.97
+    assert index.manifest.nprobe < index.manifest.cells
+    wanted = VectorIndex.build(KEYS, VECTORS, fingerprint="m", exact_limit=0, ann_recall=1.0)
+    assert wanted.manifest.numbers == "float32"
+
+
+def test_an_index_of_before_float16_goes_on_as_it_is(tmp_path: Path) -> None:
+    old = VectorIndex.build(
+        KEYS[:5000], VECTORS[:5000], fingerprint="m", exact_limit=0, ann_recall=1.0
+    )
+    old.save(tmp_path)
+    file = tmp_path / "manifest.json"
+    written = json.loads(file.read_text())
+    del written["numbers"]
+    file.write_text(json.dumps(written))
+    index = VectorIndex.load(tmp_path, fingerprint="m", dimension=DIMENSION)
+    index.add(KEYS[5000:], VECTORS[5000:])
+    np.testing.assert_array_equal(index.vectors(KEYS[::50]), VECTORS[::50])
+    assert index.manifest.numbers == "float32"
+
+
 def test_lower_demands_look_into_fewer_cells() -> None:
     low = VectorIndex.build(KEYS, VECTORS, fingerprint="m", exact_limit=0, ann_recall=0.5)
     assert low.manifest.nprobe < _build("approximate").manifest.nprobe

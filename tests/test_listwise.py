@@ -134,7 +134,7 @@ def test_the_window_shrinks_to_the_context(tokenizer: HFTokenizer) -> None:
 
 def test_lost_windows_are_counted_and_cost_no_candidate(tokenizer: HFTokenizer) -> None:
     def every_third_fails(prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
-        if len(model.prompts) // 2 % 3 == 2:
+        if len(model.prompts) % 3 == 2:
             raise ModelUnavailable("gone for a moment")
         return prefer_last_product_by_title(prompts)
 

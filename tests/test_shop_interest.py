@@ -1,7 +1,10 @@
 """The interest learnt from a store: who counts, when it may be used, and that it is never half."""
 
+import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +18,16 @@ from reranker.learned_interest import ShopInterest
 from reranker.learned_interest.learning import learn_interest
 from reranker.learned_interest.stored import StoredInterest
 from reranker.models.embedded import EmbeddedModel
-from reranker.schema import BehaviourEvent, EventKind, Product, UserProfile
+from reranker.schema import (
+    BehaviourEvent,
+    Candidate,
+    EventKind,
+    Product,
+    Prompt,
+    RankedItem,
+    SlotScores,
+    UserProfile,
+)
 from reranker.wiring import catalogue_file, index_catalogue
 from retrieval.behaviour import BehaviourStore
 from retrieval.product_table import ProductTable
@@ -200,6 +212,37 @@ def test_a_search_tells_the_model_and_the_reader_what_sells(shelf: Reranker) -> 
     assert {candidate.sales for candidate in shelf.recall(request)} > {7, 9}
     before = request.model_copy(update={"at": LEARNT - timedelta(seconds=1)})
     assert all(candidate.sales is None for candidate in shelf.recall(before))
+
+
+def test_the_model_is_told_of_each_product_what_it_sells(
+    shelf: Reranker, model: EmbeddedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[str] = []
+    read = model.read
+
+    async def watched(asked: Sequence[Prompt], **how: Any) -> tuple[SlotScores, ...]:
+        prompts.extend("\n".join(str(each.content) for each in one.messages) for one in asked)
+        return await read(asked, **how)
+
+    monkeypatch.setattr(model, "read", watched)
+    request = SearchRequest(query="rope", user_id="shopper 2", at=LEARNT, k=10)
+    untold = [
+        Candidate(product=candidate.product, recall_rank=rank, recall_score=1.0)
+        for rank, candidate in enumerate(reversed(shelf.recall(request)), start=1)
+    ]
+    for ask in (shelf.search, lambda request: shelf.rerank(request, untold)):
+        result = ask(request)
+        told = set(re.findall(r"(\w+ \d+) \| Things \| sales (\d)", "\n".join(prompts)))
+        prompts.clear()
+        judged = [item for item in result.items if item.llm_logprob is not None]
+        assert told == {(item.product.title, _level(item)) for item in judged}
+        assert len(judged) >= 10
+        assert len({level for _, level in told}) > 2
+
+
+def _level(item: RankedItem) -> str:
+    (level,) = (fact.split()[1] for fact in item.facts if fact.startswith("sales "))
+    return level
 
 
 def test_a_stranger_sees_what_sells_before_what_is_recalled_alike(shelf: Reranker) -> None:

@@ -177,8 +177,8 @@ def approximate_recall(
     )
     best, exact_latency = _search_all(exact, measured)
     recalls = [
-        float((mine >= true[-1] - _TIE).sum() / len(true))
-        for mine, true in zip(found, best, strict=True)
+        float((vectors[mine] @ query >= vectors[true[-1]] @ query - _TIE).sum() / len(true))
+        for mine, true, query in zip(found, best, measured, strict=True)
     ]
     return ApproximateRecall(
         products=products,
@@ -230,11 +230,11 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
-def _search_all(index: VectorIndex, queries: Vectors) -> tuple[list[Vectors], Latency]:
+def _search_all(index: VectorIndex, queries: Vectors) -> tuple[list[IntArray], Latency]:
     found, milliseconds = [], []
     for query in queries:
         started = perf_counter()
-        found.append(index.search(query, DEPTH)[1])
+        found.append(index.search(query, DEPTH)[0])
         milliseconds.append(1000 * (perf_counter() - started))
     p50, p95 = np.percentile(milliseconds, [50, 95])
     return found, Latency(p50_ms=float(p50), p95_ms=float(p95))

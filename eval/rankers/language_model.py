@@ -16,6 +16,7 @@ from eval.rankers.profiles import CaseProfiles
 from eval.rankers.ranked import Ranked
 from reranker.fusion import Blend
 from reranker.listwise import Judgement, ListwiseRanker
+from reranker.sales import with_sales
 from reranker.schema import (
     Candidate,
     Issue,
@@ -30,10 +31,10 @@ ProfileOf = Callable[[Case, Language], UserProfile | None]
 
 @dataclass(frozen=True)
 class ModelRanker:
-    """The language model alone.
+    """The language model alone, shown its candidates in a random order.
 
     Attributes:
-        reshuffled: whether the candidates are shown in another order than they come in.
+        reshuffled: whether it is another random order.
     """
 
     bench: Bench
@@ -46,11 +47,13 @@ class ModelRanker:
         """Return the model's order; what it did not judge follows as it came."""
         request = _request(self.bench, case)
         profile = self.profile(case, self.ranker.language(request))
-        candidates, _ = _candidates(self.bench, self.bench.candidates(case), profile)
+        candidates = with_sales(*_candidates(self.bench, self.bench.candidates(case), profile))
         depth = _depth(self.bench, case)
-        if self.reshuffled:
+        # Given lists come in a random order; what was recalled comes in one that tells something.
+        if self.reshuffled or case.candidates is None:
             first = list(candidates[:depth])
-            random.Random(f"{self.bench.seed}/{case.case_id}").shuffle(first)
+            seed = f"{self.bench.seed}/{case.case_id}/{self.reshuffled}"
+            random.Random(seed).shuffle(first)
             candidates = (*first, *candidates[depth:])
         judged = self.bench.portal.call(self.ranker.judge, request, profile, candidates[:depth])
         last = len(candidates) + 1
@@ -176,12 +179,11 @@ def _request(bench: Bench, case: Case) -> SearchRequest:
 def _candidates(
     bench: Bench, ids: Sequence[str], profile: UserProfile | None
 ) -> tuple[tuple[Candidate, ...], tuple[ProductInterest, ...] | None]:
-    """Return candidates as a search has them, and the learned interest in each."""
+    """Return candidates as a search finds them, and the learned interest in each."""
     known = bench.learned.of(profile, ids) if bench.learned else None
-    sales = [one.sales for one in known] if known else [None] * len(ids)
     found = tuple(
-        Candidate(product=product, recall_rank=rank, recall_score=1 / rank, sales=level)
-        for rank, (product, level) in enumerate(zip(bench.products(ids), sales, strict=True), 1)
+        Candidate(product=product, recall_rank=rank, recall_score=1 / rank)
+        for rank, product in enumerate(bench.products(ids), 1)
     )
     return found, known
 

@@ -73,7 +73,13 @@ def evaluate(
     name: NameArgument,
     folder: Annotated[Path, typer.Argument(help="Folder of purchases, as for shelfwise tune.")],
     lists: Annotated[int, typer.Option(min=1, help="Held-back lists to judge.")] = 1000,
-    shuffles: Annotated[int, typer.Option(min=1, help="Orders in which each is shown.")] = 2,
+    shuffles: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Orders in which each is shown; 1 as searches do, more tell what place matters.",
+        ),
+    ] = 2,
     config: ConfigOption = None,
     sets: SetOption = None,
     as_json: JsonOption = False,
