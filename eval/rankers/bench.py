@@ -16,15 +16,18 @@ import numpy as np
 
 from eval.cases.values import Case
 from eval.past.counts import Past
+from eval.rankers.look_up import CaseShoppers, look_up_for_cases
 from eval.rankers.profiles import CaseProfiles, WrittenCaseProfiles
-from eval.rankers.ranked import Hashes, tie_breakers
+from eval.rankers.ranked import Hashes, best_first, tie_breakers
 from eval.rankers.recall import Recall
 from eval.statistics.estimates import Integers
 from reranker.learned_interest import InterestModel, LearnedInterest, learn
+from reranker.look_up import LookUp
 from reranker.ports import LanguageModel, Progress, Tokenizer, no_progress
 from reranker.schema import Product
 from reranker.settings import Settings
 from retrieval.embedder import Embedder
+from retrieval.hybrid import HybridIndex
 from retrieval.product_table import ProductTable
 from retrieval.profiles.writing import SummaryWriter
 
@@ -111,13 +114,30 @@ class Bench:
             self.settings.retrieval,
             self.work,
             cases=self.cases,
-            past=self.past,
             latest=self.settings.evaluation.history,
             ties=self.ties,
+            moment=self.moment,
+            serve=self._serve,
             progress=self.progress,
         )
         self._resources.callback(recall.close)
         return recall
+
+    def _serve(self, index: HybridIndex) -> LookUp:
+        shoppers = CaseShoppers(
+            cases={case.case_id: case for case in self.cases},
+            profiles=self.profiles,
+            best_sellers=self._best_sellers,
+        )
+        return look_up_for_cases(index, shoppers, self.learned, self.settings.retrieval)
+
+    @property
+    def _best_sellers(self) -> tuple[str, ...]:
+        popularity = self.past.popularity
+        sold = np.flatnonzero(popularity > 0)
+        ties = tie_breakers(self._id_hashes[sold], "best sellers", self.seed)
+        order = best_first(popularity[sold], ties)
+        return tuple(self.table.product_ids(sold[order]))
 
     @cached_property
     def catalogue(self) -> tuple[Product, ...]:

@@ -4,15 +4,13 @@ Of a case with candidates they are ordered: by the cosine of their vectors to th
 words that they share with it, fused by reciprocal rank; without a query by the cosine to the mean
 of the latest of the history; without either at random.
 
-A case without candidates is recalled from the whole catalogue: with a query by the hybrid index, as
-in serving; without one by fusing what others bought right after the last choice (where purchases
-are given) with what lies near it; what sells fills up, and serves shoppers without a history. That
-was chosen among twenty such fusions on MiniOneRec's validation file.
+A case without candidates is looked up in the whole catalogue by the code that serves.
 """
 
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from eval.cases.values import Case
-from eval.past.counts import Past
 from eval.rankers.ranked import Hashes, best_first
 from eval.rankers.vectors import ProductVectors
 from eval.statistics.estimates import Floats, Integers
+from reranker.look_up import LookUp
 from reranker.ports import Progress
-from reranker.schema import Filters
+from reranker.schema import Filters, SearchRequest
 from reranker.settings import RetrievalSettings
 from retrieval.embedder import Embedder
-from retrieval.hybrid import HybridIndex, build_index, reciprocal_rank_fusion
+from retrieval.hybrid import HybridIndex, build_index
 from retrieval.lexical import LexicalIndex
 from retrieval.product_table import ProductTable
 
@@ -47,9 +45,10 @@ class Recall:
         work: Path,
         *,
         cases: Sequence[Case],
-        past: Past,
         latest: int,
         ties: Callable[[Case, Integers], Hashes],
+        moment: Callable[[Case], datetime],
+        serve: Callable[[HybridIndex], LookUp],
         progress: Progress,
     ) -> None:
         """Take the parts.
@@ -60,9 +59,10 @@ class Recall:
             settings: depth and fusion.
             work: folder for vectors and indexes.
             cases: that will be asked about.
-            past: what is known of purchases.
-            latest: how much of a history is looked at.
+            latest: how much of a history is looked at, where candidates are given.
             ties: breaks ties between rows of a case.
+            moment: at which a case is asked.
+            serve: returns what looks the others up in an index; a shopper goes by the case's id.
             progress: is told of embedding and indexing.
         """
         self._table = table
@@ -70,9 +70,10 @@ class Recall:
         self._settings = settings
         self._work = work
         self._cases = cases
-        self._past = past
         self._latest = latest
         self._ties = ties
+        self._moment = moment
+        self._serve = serve
         self._progress = progress
         self._folders: list[Path] = []
         self._words = lru_cache(_CACHED_QUERIES)(self._search_words)
@@ -95,8 +96,10 @@ class Recall:
 
     def close(self) -> None:
         """Delete the word index, and release the files of the other."""
-        if "_index" in self.__dict__:
-            self._index.close()
+        if "_served" in self.__dict__:
+            index, look_up = self._served
+            look_up.close()
+            index.close()
         if "_lexical" in self.__dict__:
             self._lexical.close()
         for folder in self._folders:
@@ -122,27 +125,10 @@ class Recall:
         return scores
 
     def _from_catalogue(self, case: Case) -> tuple[str, ...]:
-        depth = self._settings.candidates
-        if case.query is not None:
-            found = self._index.search(case.query, k=depth, filters=_EVERYTHING)
-            return tuple(candidate.product.product_id for candidate in found)
-        return tuple(self._table.product_ids(self._without_query(case)[:depth]))
-
-    def _without_query(self, case: Case) -> list[int]:
-        """Return rows of products: what follows and resembles the last choice, then what sells."""
-        depth = self._settings.candidates
-        ties = self._ties(case, np.arange(len(self._table), dtype=np.int64))
-        lists: list[Sequence[int]] = []
-        last = self._history(case)[-1:]
-        if len(last):
-            lists.append(_top(self._past.transitions(int(last[0])), ties, depth))
-        if len(last):
-            near = self._index.similar(self._table.product_ids(last), k=depth, filters=_EVERYTHING)
-            ids = [candidate.product.product_id for candidate in near]
-            lists.append(self._table.rows_of_ids(ids).tolist())
-        found = [row for row, _ in reciprocal_rank_fusion(lists, self._settings.rrf_k)]
-        found += _top(self._past.popularity, ties, depth)
-        return list(dict.fromkeys(found))
+        _, look_up = self._served
+        # With k = 1 the depth is the setting's.
+        request = SearchRequest(query=case.query, user_id=case.case_id, at=self._moment(case), k=1)
+        return tuple(found.product.product_id for found in look_up.now(request).candidates)
 
     def _history(self, case: Case) -> Integers:
         rows = self._table.rows_of_ids(case.history)
@@ -181,12 +167,13 @@ class Recall:
         return dict(zip(rows.tolist(), scores.tolist(), strict=True))
 
     @cached_property
-    def _index(self) -> HybridIndex:
-        """The whole catalogue, indexed as for serving."""
+    def _served(self) -> tuple[HybridIndex, LookUp]:
+        """The whole catalogue, indexed as for serving, and what looks up in it."""
         build_index(
             self._work, self._table, self._embedder, self._settings, progress=self._progress
         )
-        return HybridIndex.open(self._work, self._table, self._embedder, self._settings)
+        index = HybridIndex.open(self._work, self._table, self._embedder, self._settings)
+        return index, self._serve(index)
 
 
 def _competition_ranks(scores: Floats) -> Floats:
@@ -194,11 +181,3 @@ def _competition_ranks(scores: Floats) -> Floats:
     ordered = np.sort(-scores)
     ranks: Floats = np.searchsorted(ordered, -scores, side="left").astype(np.float64) + 1
     return ranks
-
-
-def _top(scores: Floats, ties: Hashes, depth: int) -> list[int]:
-    """Return the rows of the highest scores above 0."""
-    positive = np.flatnonzero(scores > 0)
-    order = best_first(scores[positive], ties[positive])[:depth]
-    rows: list[int] = positive[order].tolist()
-    return rows
