@@ -89,10 +89,10 @@ class Borrowed:
         return
 
 
-def another(bench: Bench, settings: Settings) -> Bench:
+def another(bench: Bench, settings: Settings, cases: Sequence[Case] | None = None) -> Bench:
     return Bench(
         table=bench.table,
-        cases=bench.cases,
+        cases=bench.cases if cases is None else cases,
         everyone=bench.everyone,
         past=bench.past,
         settings=settings,
@@ -118,6 +118,17 @@ def test_every_ranker_returns_every_candidate_once(bench: Bench, name: str, case
     else:
         assert 1 <= len(ranked.product_ids) <= 6
     assert describe(name)
+
+
+def test_own_products_that_match_are_recalled_as_they_are_when_served(bench: Bench) -> None:
+    stranger = Case(case_id="stranger", user_id="s", query="lamp")
+    with another(bench, bench.settings, (stranger,)) as opened:
+        found = opened.recall.order(stranger)
+    lamps = [f"lamp{number}" for number in range(8)]
+    missed = next(lamp for lamp in lamps if lamp not in found)
+    owner = Case(case_id="owner", user_id="o", query="lamp", history=(missed,))
+    with another(bench, bench.settings, (owner,)) as opened:
+        assert opened.recall.order(owner) == (*found[:-1], missed)
 
 
 class Watched:
