@@ -17,7 +17,7 @@ _FEWEST_PER_CELL = 39  # FAISS warns of fewer
 _TRAINING_ROUNDS = 6
 _TUNING_QUERIES = 512
 _TUNED_DEPTH = 100
-_ROUNDED_AMONG = 400
+_ROUNDED_BATCH = 131_072
 _TIE = 1e-5
 _MARGIN = 4
 
@@ -28,7 +28,10 @@ def choose_cells(count: int) -> int:
 
 
 def held_out(count: int) -> IntArray:
-    """Return the places of products that `train` does not see: they can stand in for queries."""
+    """Return the places of products that can stand in for queries: `train` does not see them.
+
+    Of a small catalogue it sees some, for it needs enough for each cell.
+    """
     return _drawn(count)[:_TUNING_QUERIES]
 
 
@@ -78,11 +81,8 @@ class Truth:
         self._vectors = vectors
         self.queries = queries
         self.depth = min(_TUNED_DEPTH, len(vectors))
-        among = min(_ROUNDED_AMONG, len(vectors))
-        scores, self._nearest = faiss.knn(
-            queries, vectors, among, metric=faiss.METRIC_INNER_PRODUCT
-        )
-        self._floor = scores[:, self.depth - 1] - np.float32(_TIE)
+        scores, _ = faiss.knn(queries, vectors, self.depth, metric=faiss.METRIC_INNER_PRODUCT)
+        self._floor = scores[:, -1] - np.float32(_TIE)
 
     def recall(self, query: int, rows: IntArray) -> float:
         """Return the share of the true hundred that rows found for a query hold."""
@@ -91,12 +91,22 @@ class Truth:
 
     def recall_in_half(self) -> float:
         """Return the recall of a search that looks everywhere, but at vectors in float16."""
-        recalls = []
-        for query, rows in enumerate(self._nearest):
-            rounded = self._vectors[rows].astype(np.float16).astype(np.float32)
-            first = np.argsort(-(rounded @ self.queries[query]), kind="stable")[: self.depth]
-            recalls.append(self.recall(query, rows[first]))
-        return float(np.mean(recalls))
+        scores = np.empty((len(self.queries), 0), np.float32)
+        rows = np.empty((len(self.queries), 0), np.int64)
+        for start in range(0, len(self._vectors), _ROUNDED_BATCH):  # rounded ones take memory, too
+            rounded = self._vectors[start : start + _ROUNDED_BATCH].astype(np.float16)
+            near, found = faiss.knn(
+                self.queries,
+                rounded.astype(np.float32),
+                min(self.depth, len(rounded)),
+                metric=faiss.METRIC_INNER_PRODUCT,
+            )
+            scores = np.concatenate([scores, near], axis=1)
+            rows = np.concatenate([rows, found + start], axis=1)
+            best = np.argsort(-scores, axis=1, kind="stable")[:, : self.depth]
+            scores = np.take_along_axis(scores, best, axis=1)
+            rows = np.take_along_axis(rows, best, axis=1)
+        return float(np.mean([self.recall(query, found) for query, found in enumerate(rows)]))
 
 
 def suits_half(truth: Truth, wanted: float) -> bool:

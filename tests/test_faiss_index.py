@@ -83,9 +83,12 @@ def test_float16_halves_a_large_index_and_its_recall_is_that_of_the_true_vectors
     assert _build("exact").manifest.numbers == "float32"
 
 
-def test_where_float16_would_cost_recall_the_vectors_stay_as_they_are() -> None:
-    noise = np.random.default_rng(6).standard_normal((COUNT, DIMENSION)) * 0.004
-    dense = (VECTORS[np.arange(COUNT) % 30] + noise).astype(np.float32)
+@pytest.mark.parametrize(("clusters", "apart"), [(30, 0.004), (2, 0.002)])
+def test_where_float16_would_cost_recall_the_vectors_stay_as_they_are(
+    clusters: int, apart: float
+) -> None:
+    noise = np.random.default_rng(6).standard_normal((COUNT, DIMENSION)) * apart
+    dense = (VECTORS[np.arange(COUNT) % clusters] + noise).astype(np.float32)
     dense /= np.linalg.norm(dense, axis=1, keepdims=True)
     index = _build("approximate", vectors=dense)
     assert index.manifest.numbers == "float32"

@@ -1,4 +1,5 @@
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from retrieval.profiles.written import WrittenSentence, WrittenSummary, statemen
 MUGS = ("mug0", "mug1", "mug2", "mug3")
 SMALL = {"ranking.min_label_mass": 0.0, "retrieval.candidates": 6}
 LAMPS = ("lamp0", "lamp1", "lamp2", "lamp3")
+BOUGHT = (*[MUGS] * 3, *[LAMPS] * 2, ("chair0", "chair1", "chair2"), ("mug2", "lamp3"))
 CASES = (
     Case(case_id="mugs", user_id="m", history=MUGS[:2], candidates=(*LAMPS, *MUGS[2:])),
     Case(case_id="lamps", user_id="l", history=LAMPS[:2], candidates=(*MUGS, *LAMPS[2:])),
@@ -44,7 +46,10 @@ def table() -> ProductTable:
 
 @pytest.fixture(scope="module")
 def past(table: ProductTable) -> Past:
-    bought = (*[MUGS] * 3, *[LAMPS] * 2, ("chair0", "chair1", "chair2"), ("mug2", "lamp3"))
+    return past_of(BOUGHT, table)
+
+
+def past_of(bought: Sequence[tuple[str, ...]], table: ProductTable) -> Past:
     return Past(
         Purchases.of(
             ShopperSequence(str(n), ids, (UNTIMED,) * len(ids)) for n, ids in enumerate(bought)
@@ -131,6 +136,46 @@ def test_own_products_that_match_are_recalled_as_they_are_when_served(bench: Ben
         assert opened.recall.order(owner) == (*found[:-1], missed)
 
 
+def test_a_stranger_to_the_whole_catalogue_is_shown_what_sells(bench: Bench) -> None:
+    stranger = Case(case_id="stranger", user_id="s")
+    with another(bench, bench.settings, (stranger,)) as opened:
+        order = opened.recall.order(stranger)
+    assert order[0] == "mug2"
+    assert set(order[1:3]) <= {"mug0", "mug1", "mug3", "lamp3"}
+    assert len(order) == 6
+
+
+def test_recall_from_the_catalogue_knows_the_learned_interest(
+    bench: Bench, table: ProductTable
+) -> None:
+    bought = [(*MUGS[n % 4 :], *MUGS[: n % 4]) for n in range(160)]
+    past = past_of([*bought, *[("chair0", "lamp5")] * 40], table)
+    case = Case(case_id="pair", user_id="p", history=("chair0",))
+    with replace(bench, past=past, cases=(case,), _resources=ExitStack()) as opened:
+        assert opened.learned is not None
+        assert "lamp5" in opened.recall.order(case)
+    with another(bench, bench.settings, (case,)) as opened:
+        assert "lamp5" not in opened.recall.order(case)
+
+
+def test_the_order_of_the_products_file_decides_nothing(bench: Bench, tmp_path: Path) -> None:
+    products = [Product.model_validate(row) for row in product_rows()]
+    turned = ProductTable.empty().upsert(products[::-1])[0]
+    cases = (CASES[3], Case(case_id="stranger", user_id="s"))
+    orders = []
+    for table in (bench.table, turned):
+        with replace(
+            bench,
+            table=table,
+            past=past_of(BOUGHT, table),
+            cases=cases,
+            work=tmp_path / str(len(orders)),
+            _resources=ExitStack(),
+        ) as opened:
+            orders.append([opened.recall.order(case) for case in cases])
+    assert orders[0] == orders[1]
+
+
 class Watched:
     """A ranker that remembers which products it was shown, in which order."""
 
@@ -157,6 +202,16 @@ def test_the_reshuffled_model_is_shown_the_same_candidates_in_another_order(benc
         shown.append(watched.shown)
     assert shown[0] != shown[1] == shown[2]
     assert set(shown[0]) == set(shown[1])
+
+
+def test_the_model_alone_is_not_shown_what_recall_puts_first(bench: Bench) -> None:
+    asked = CASES[-1]
+    ranker = make_ranker("llm", bench)
+    watched = Watched(ranker.ranker)
+    replace(ranker, ranker=watched).rank(asked)
+    recalled = list(bench.recall.order(asked))
+    assert watched.shown != recalled
+    assert set(watched.shown) == set(recalled)
 
 
 def test_popularity_counts_shoppers(bench: Bench) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from eval.cases.values import Case
 from eval.past.counts import Past
-from eval.rankers.look_up import CaseShoppers, look_up_for_cases
+from eval.rankers.look_up import CaseShoppers, PastInterest, look_up_for_cases
 from eval.rankers.profiles import CaseProfiles, WrittenCaseProfiles
 from eval.rankers.ranked import Hashes, best_first, tie_breakers
 from eval.rankers.recall import Recall
@@ -125,19 +125,24 @@ class Bench:
 
     def _serve(self, index: HybridIndex) -> LookUp:
         shoppers = CaseShoppers(
-            cases={case.case_id: case for case in self.cases},
+            cases={case.case_id: case for case in (*self.everyone, *self.cases)},
             profiles=self.profiles,
             best_sellers=self._best_sellers,
         )
-        return look_up_for_cases(index, shoppers, self.learned, self.settings.retrieval)
+        interest = None if self.learned is None else PastInterest(self.learned, self._common_ties)
+        return look_up_for_cases(index, shoppers, interest, self.settings.retrieval)
 
     @property
     def _best_sellers(self) -> tuple[str, ...]:
         popularity = self.past.popularity
         sold = np.flatnonzero(popularity > 0)
-        ties = tie_breakers(self._id_hashes[sold], "best sellers", self.seed)
-        order = best_first(popularity[sold], ties)
-        return tuple(self.table.product_ids(sold[order]))
+        product_ids = self.table.product_ids(sold)
+        order = best_first(popularity[sold], self._common_ties(product_ids))
+        return tuple(product_ids[place] for place in order)
+
+    def _common_ties(self, product_ids: Sequence[str]) -> Hashes:
+        """Return what breaks ties where no case is known."""
+        return tie_breakers(self._id_hashes[self.table.rows_of_ids(product_ids)], "", self.seed)
 
     @cached_property
     def catalogue(self) -> tuple[Product, ...]:

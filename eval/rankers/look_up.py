@@ -1,11 +1,12 @@
 """The look-up of a search as it is served, fed by cases and what is known in place of a store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from eval.cases.values import Case
 from eval.rankers.profiles import CaseProfiles
+from eval.rankers.ranked import Hashes, best_first
 from reranker.learned_interest import LearnedInterest
 from reranker.look_up import LookUp
 from reranker.prompting import detect_language
@@ -22,7 +23,8 @@ class CaseShoppers:
     Attributes:
         cases: by id.
         profiles: of their shoppers.
-        best_sellers: products by the number of shoppers who bought them, most first.
+        best_sellers: products by the number of shoppers who bought them in all that is known,
+            which often carries no times; most first.
     """
 
     cases: Mapping[str, Case]
@@ -42,9 +44,14 @@ class CaseShoppers:
 
 @dataclass(frozen=True)
 class PastInterest:
-    """Implements `reranker.ports.InterestSource` by what was learned from the known past."""
+    """Implements `reranker.ports.InterestSource` by what was learned from the known past.
+
+    Attributes:
+        ties: breaks ties between products, which the order of a file must not do.
+    """
 
     learned: LearnedInterest
+    ties: Callable[[Sequence[str]], Hashes]
 
     @property
     def fault(self) -> str | None:
@@ -63,13 +70,15 @@ class PastInterest:
 
     def likely(self, profile: UserProfile | None, k: int, _at: datetime) -> tuple[str, ...]:
         """Return what a shopper may take next, the likeliest first."""
-        return self.learned.likely(profile, k)
+        found = self.learned.likely(profile, 2 * k)
+        odds = [one.odds for one in self.learned.of(profile, found)]
+        return tuple(found[place] for place in best_first(odds, self.ties(found))[:k])
 
 
 def look_up_for_cases(
     index: HybridIndex,
     shoppers: CaseShoppers,
-    learned: LearnedInterest | None,
+    interest: PastInterest | None,
     settings: RetrievalSettings,
 ) -> LookUp:
     """Return the look-up of requests whose shoppers are `CaseShoppers`."""
@@ -77,7 +86,7 @@ def look_up_for_cases(
         index=index,
         recommender=ProfileRecommender(index, rrf_k=settings.rrf_k),
         profiles=shoppers,
-        interest=PastInterest(learned) if learned is not None else None,
+        interest=interest,
         language=lambda request: detect_language(request.query),
         settings=settings,
     )

@@ -4,7 +4,9 @@ Of a case with candidates they are ordered: by the cosine of their vectors to th
 words that they share with it, fused by reciprocal rank; without a query by the cosine to the mean
 of the latest of the history; without either at random.
 
-A case without candidates is looked up in the whole catalogue by the code that serves.
+A case without candidates is looked up in the whole catalogue by the code that serves. That takes
+profiles, so the language model's tokenizer, and an interest learned from what is known. Where too
+little is found, serving fills up in the catalogue's order; here the order is random.
 """
 
 import shutil
@@ -128,7 +130,15 @@ class Recall:
         _, look_up = self._served
         # With k = 1 the depth is the setting's.
         request = SearchRequest(query=case.query, user_id=case.case_id, at=self._moment(case), k=1)
-        return tuple(found.product.product_id for found in look_up.now(request).candidates)
+        found = [
+            candidate.product.product_id
+            for candidate in look_up.now(request).candidates
+            if candidate.recall_score > 0 or candidate.from_history
+        ]
+        if len(found) < self._settings.candidates and case.query is None:
+            ties = self._ties(case, np.arange(len(self._table), dtype=np.int64))
+            found += self._table.product_ids(np.argsort(ties, kind="stable"))
+        return tuple(dict.fromkeys(found))[: self._settings.candidates]
 
     def _history(self, case: Case) -> Integers:
         rows = self._table.rows_of_ids(case.history)

@@ -36,7 +36,8 @@ _BUILT_IN: dict[str, RankerEntry] = {
         counting.own_history, "how often the shopper chose it before, then popularity"
     ),
     "recall": RankerEntry(
-        similarity.recall, "recall as served: meaning and words of the query, or of the history"
+        similarity.recall,
+        "recall: meaning and words of the query, or of the history; of a whole catalogue as served",
     ),
     "interest": RankerEntry(
         counting.interest, "interest learned from purchases: counts, factors, words (logistic)"

@@ -73,7 +73,9 @@ class EvaluationSettings(Section):
         10, description="places that count as shown: for coverage, exposure, diversity"
     )
     history: Annotated[int, Field(ge=1)] = Field(
-        10, description="latest choices of a shopper that co-occurrence and recall look at"
+        10,
+        description="latest choices of a shopper that co-occurrence, and recall among given "
+        "candidates, look at",
     )
     embargo_hours: Annotated[float, Field(ge=0)] = Field(
         0.0, description="hours before the global cut at which all knowledge ends"
