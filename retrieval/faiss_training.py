@@ -91,8 +91,7 @@ class Truth:
 
     def recall_in_half(self) -> float:
         """Return the recall of a search that looks everywhere, but at vectors in float16."""
-        scores = np.empty((len(self.queries), 0), np.float32)
-        rows = np.empty((len(self.queries), 0), np.int64)
+        best = faiss.ResultHeap(len(self.queries), self.depth, keep_max=True)
         for start in range(0, len(self._vectors), _ROUNDED_BATCH):  # rounded ones take memory, too
             rounded = self._vectors[start : start + _ROUNDED_BATCH].astype(np.float16)
             near, found = faiss.knn(
@@ -101,12 +100,9 @@ class Truth:
                 min(self.depth, len(rounded)),
                 metric=faiss.METRIC_INNER_PRODUCT,
             )
-            scores = np.concatenate([scores, near], axis=1)
-            rows = np.concatenate([rows, found + start], axis=1)
-            best = np.argsort(-scores, axis=1, kind="stable")[:, : self.depth]
-            scores = np.take_along_axis(scores, best, axis=1)
-            rows = np.take_along_axis(rows, best, axis=1)
-        return float(np.mean([self.recall(query, found) for query, found in enumerate(rows)]))
+            best.add_result(near, found + start)
+        best.finalize()
+        return float(np.mean([self.recall(query, rows) for query, rows in enumerate(best.I)]))
 
 
 def suits_half(truth: Truth, wanted: float) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from reranker.errors import DataError, IndexMismatchError
 from retrieval.faiss_index import VectorIndex
+from retrieval.faiss_training import Truth
 
 DIMENSION = 32
 COUNT = 6000
@@ -75,7 +76,7 @@ def test_the_recall_is_measured_whatever_the_order_of_the_keys() -> None:
     assert made.nprobe < made.cells
 
 
-def test_float16_halves_a_large_index_and_its_recall_is_that_of_the_true_vectors() -> None:
+def test_a_large_index_keeps_its_vectors_in_float16_and_an_exact_one_as_they_are() -> None:
     index = _build("approximate")
     assert index.manifest.numbers == "float16"
     kept = VECTORS.astype(np.float16).astype(np.float32)
@@ -96,6 +97,16 @@ def test_where_float16_would_cost_recall_the_vectors_stay_as_they_are(
     assert index.manifest.nprobe < index.manifest.cells
     wanted = VectorIndex.build(KEYS, VECTORS, fingerprint="m", exact_limit=0, ann_recall=1.0)
     assert wanted.manifest.numbers == "float32"
+
+
+def test_what_float16_costs_is_found_in_parts_as_in_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(7).standard_normal((COUNT, DIMENSION)) * 0.004
+    dense = (VECTORS[np.arange(COUNT) % 30] + noise).astype(np.float32)
+    truth = Truth(dense, dense[:40])
+    whole = truth.recall_in_half()
+    monkeypatch.setattr("retrieval.faiss_training._ROUNDED_BATCH", 700)
+    assert truth.recall_in_half() == pytest.approx(whole, abs=1e-3)
+    assert 0.5 < whole < 0.999
 
 
 def test_an_index_of_before_float16_goes_on_as_it_is(tmp_path: Path) -> None:
@@ -134,6 +145,9 @@ def test_filters_act_before_the_cut(kind: str, share: float) -> None:
         assert set(keys.tolist()) <= set(allowed.tolist())
         if kind == "exact" or share < 0.5:
             assert keys.tolist() == expected
+            # Rounding trades places at the cut at most.
+            true = _brute(query, 20, KEYS[far], VECTORS[far])
+            assert len(set(keys.tolist()) - set(true)) <= (kind == "approximate")
 
 
 def test_nothing_allowed_finds_nothing(kind: str) -> None:

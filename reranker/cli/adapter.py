@@ -84,7 +84,7 @@ def evaluate(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Rank held-back lists with an adapter as it is served, and measure the order.
+    """Rank held-back lists with an adapter by the prompts and readout of serving, and measure that.
 
     Held back are the shoppers that shelfwise tune holds back with the same training.seed and
     training.validation_shoppers.
