@@ -84,7 +84,7 @@ def evaluate(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Rank held-back lists with an adapter by the prompts and readout of serving, and measure that.
+    """Rank held-back lists by an adapter, asked as searches ask it, and measure the order.
 
     Held back are the shoppers that shelfwise tune holds back with the same training.seed and
     training.validation_shoppers.
