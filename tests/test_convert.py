@@ -239,6 +239,30 @@ def test_complete_journey(tmp_path: Path) -> None:
     assert all(case.relevant <= set(case.candidates or ()) for case in few)
 
 
+def test_candidates_are_drawn_beside_the_target_of_what_was_not_bought(tmp_path: Path) -> None:
+    table = pa.table({"product_id": [f"p{n}" for n in range(30)], "title": ["T"] * 30})
+    pq.write_table(table, tmp_path / "products.parquet")
+    rows = [
+        {"case_id": f"c{n}", "user_id": "u", "history": ["p1", "p2"], "target": f"p{n}"}
+        for n in range(3, 23)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "purchases_test.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "purchases_valid.parquet")
+    _, cases = convert("industrial", tmp_path, tmp_path / "to", most="20")
+    shown = [set(case.candidates or ()) for case in cases]
+    wanted = [case.relevant for case in cases]
+    assert all(len(ids) == 20 and one <= ids for one, ids in zip(wanted, shown, strict=True))
+    assert not any({"p1", "p2"} & ids for ids in shown)
+    others = {tuple(sorted(ids - one)) for one, ids in zip(wanted, shown, strict=True)}
+    assert len(others) == 20, "the same ones are drawn for all"
+    places = {(case.candidates or ()).index(*case.relevant) for case in cases}
+    assert len(places) > 5, "its place tells which one it is"
+    _, again = convert("industrial", tmp_path, tmp_path / "again", most="20")
+    assert [case.candidates for case in again] == [case.candidates for case in cases]
+    _, whole = convert("industrial", tmp_path, tmp_path / "whole")
+    assert all(case.candidates is None for case in whole)
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data is not here")
 @pytest.mark.parametrize(
     ("kind", "number", "candidates"), [("games", 3000, 20), ("industrial", 4533, None)]

@@ -12,6 +12,7 @@ from typing import Any
 
 from eval.cases.values import Case, Target
 from eval.convert import writing
+from eval.convert.drawing import drawn_beside
 from eval.datasets import complete_journey
 from reranker.models.weights import cache_folder
 
@@ -102,7 +103,9 @@ def _cases(
     for user, category, product_id, at_us in chosen:
         ids, times = before.get(user, ([], []))
         kept = slice(-longest, None) if longest else slice(0, 0)
-        candidates = _some(of_type[category], product_id, f"{user}\n{category}", most)
+        candidates = tuple(of_type[category])
+        if most and len(candidates) > most:
+            candidates = drawn_beside(product_id, candidates, f"{user}\n{category}", most)
         yield Case(
             case_id=blake2b(f"{user}\n{category}".encode(), digest_size=8).hexdigest(),
             user_id=user,
@@ -110,21 +113,10 @@ def _cases(
             at=_moment(at_us),
             history=tuple(ids[kept]),
             history_at=tuple(_moment(time) for time in times[kept]),
-            candidates=tuple(candidates),
+            candidates=candidates,
             targets=(Target(product_id=product_id),),
             segments=("repeat" if product_id in ids else "non-repeat",),
         )
-
-
-def _some(ids: list[str], target: str, seed: str, most: int) -> list[str]:
-    """Return the target and a seeded draw of the others, by id, so that its place tells nothing."""
-    if not most or len(ids) <= most:
-        return ids
-    others = sorted(
-        (each for each in ids if each != target),
-        key=lambda each: blake2b(f"{seed}\n{each}".encode()).digest(),
-    )
-    return sorted([target, *others[: most - 1]])
 
 
 def _moment(at_us: int) -> datetime:

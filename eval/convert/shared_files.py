@@ -3,10 +3,13 @@
 Both are in the form of cases already; what is added is the canonical form and the right command.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from eval.cases.reading import read_cases
-from eval.convert.writing import Target, the_file
+from eval.cases.values import Case
+from eval.convert.drawing import drawn_beside
+from eval.convert.writing import Target, rows_of, the_file
 
 _RANKERS = "random,popularity,cooccurrence,own-history,recall,interest,llm"
 
@@ -32,15 +35,26 @@ def industrial(source: Path, target: Target) -> None:
     """Convert MiniOneRec's industrial and scientific purchases: the whole catalogue is recalled.
 
     Options: ``split`` names the file ``purchases_SPLIT.parquet``; the validation file is learnt
-    from where the test file is evaluated.
+    from where the test file is evaluated. ``most`` candidates a case, the target and others at
+    random that the shopper had not bought (0: no candidates, the whole catalogue is recalled from).
     """
-    split = target.option("split", "test")
+    split, most = target.option("split", "test"), target.number("most", 0)
     found = read_cases(the_file(source, f"purchases_{split}.parquet"))
-    target.use("--products", the_file(source, "products.parquet"))
-    target.cases(case.model_copy(update={"candidates": None}) for case in found.cases)
+    products = the_file(source, "products.parquet")
+    target.use("--products", products)
+    ids = [row["product_id"] for row in rows_of(products, ["product_id"])] if most else []
+    target.cases(
+        case.model_copy(update={"candidates": _drawn(case, ids, most) if most else None})
+        for case in found.cases
+    )
     if split == "test":
         target.use("--train", the_file(source, "purchases_valid.parquet"))
     rankers = f"{_RANKERS},transitions"
     target.arguments += ["--rankers", rankers, "--compare-with", "popularity"]
     target.arguments += ["--measures", "HitRate@10,nDCG@10"]
     target.notes.append(f"{len(found.cases)} cases in time order; validation is wholly before test")
+
+
+def _drawn(case: Case, ids: Sequence[str], most: int) -> tuple[str, ...]:
+    wanted = case.targets[0].product_id
+    return drawn_beside(wanted, ids, case.case_id, most, barred=set(case.history))

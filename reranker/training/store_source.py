@@ -76,7 +76,7 @@ class StoreBehaviour(Value):
         split = split_by_shopper(purchases, validation=held, seed=training.seed)
         negatives = NegativeSampler(
             ids,
-            NegativeMix.of(training).model_copy(update={"category": 1.0, "recalled": 0.5}),
+            NegativeMix.of(training).model_copy(update={"category": 5.0, "recalled": 0.5}),
             categories=categories,
             recall=_OwnHistory(categories),
             bar_history=False,
