@@ -1,13 +1,15 @@
 """Fixtures that several tests share: the real small models and a small real shop."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from eval.datasets import seed_example
+from flaky_server import FlakyServer
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.tokenizing import HFTokenizer
 from reranker.models.vllm.launch import ServeOptions
@@ -33,6 +35,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite-golden", action="store_true", help="accept the renderings as they are now"
     )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[BehaviourStore]:
+    """An empty behaviour store."""
+    with BehaviourStore(tmp_path / "store") as opened:
+        yield opened
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., FlakyServer]]:
+    """Starts small HTTP servers that fail as they are told."""
+    with ExitStack() as running:
+        yield lambda *args, **kw: running.enter_context(FlakyServer(*args, **kw))
 
 
 @pytest.fixture(scope="session")

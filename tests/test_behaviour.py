@@ -77,12 +77,6 @@ WRITERS = {
 }
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with BehaviourStore(tmp_path / "store") as opened:
-        yield opened
-
-
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_arrives_in_full(tmp_path: Path, store: BehaviourStore, name: str) -> None:
     rows = [

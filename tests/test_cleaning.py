@@ -24,12 +24,6 @@ from shop import stored
 NOON = datetime(2025, 5, 1, 12, tzinfo=UTC)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    with BehaviourStore(tmp_path / "store") as opened:
-        yield opened
-
-
 def event(**changes: Any) -> dict[str, Any]:
     return {"user_id": "u", "kind": "view", "at": NOON, "product_id": "p", **changes}
 

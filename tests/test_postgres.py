@@ -59,12 +59,6 @@ def database() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[BehaviourStore]:
-    with BehaviourStore(tmp_path / "store") as opened:
-        yield opened
-
-
 def test_a_table_is_imported_like_the_same_rows_in_a_file(
     database: str, tmp_path: Path, store: BehaviourStore
 ) -> None:

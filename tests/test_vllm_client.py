@@ -2,8 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ from shop import candidates
 MODELS = "/v1/models"
 CHAT = "/v1/chat/completions"
 NOT_FOUND = (404, b'{"error": {"message": "not found"}}')
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., FlakyServer]]:
-    with ExitStack() as running:
-        yield lambda *args, **kw: running.enter_context(FlakyServer(*args, **kw))
 
 
 @pytest.fixture(scope="module")

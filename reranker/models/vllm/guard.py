@@ -85,12 +85,14 @@ def guard(command: list[str], niceness: int = 0) -> int:
     # What this process ignores, the command would ignore as well: pass on from the first moment.
     child: subprocess.Popen[bytes] | None = None
     wished: list[float] = []
+    early: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         wished.append(time.monotonic())
-        if child is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, number)
+        if child is None:
+            early.append(number)
+        else:
+            _signal(child, number)
 
     for number in _SIGNALS:
         signal.signal(number, pass_on)
@@ -101,6 +103,8 @@ def guard(command: list[str], niceness: int = 0) -> int:
         # Even a killed guard takes the command's first process with it.
         preexec_fn=lambda: library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
     )
+    for missed in early:  # the command ran already, and this process had no hold on it yet
+        _signal(child, missed)
     if niceness:
         give_way(child.pid, niceness)
     try:
@@ -121,8 +125,13 @@ def _wait(child: "subprocess.Popen[bytes]", wished: list[float]) -> None:
         if ready and not os.read(0, 4096):
             watched = []
             wished.append(time.monotonic())
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGTERM)
+            _signal(child, signal.SIGTERM)
+
+
+def _signal(child: "subprocess.Popen[bytes]", number: int) -> None:
+    """Send a signal to the command's whole process group, which may have gone already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, number)
 
 
 if __name__ == "__main__":
