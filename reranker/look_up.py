@@ -17,6 +17,7 @@ from types import TracebackType
 from reranker.deadlines import Deadline
 from reranker.errors import StoreUnavailable
 from reranker.ports import CandidateIndex, InterestSource, ProfileStore, Recommender
+from reranker.recommendations import BEHAVIOUR_UNAVAILABLE, Recommendations
 from reranker.schema import (
     Candidate,
     Filters,
@@ -35,15 +36,9 @@ _TURN_WITHIN = 0.5
 _Known = tuple[UserProfile | None, tuple[Issue, ...]]
 """What is known of a shopper, and why it is nothing."""
 _NOBODY: _Known = (None, ())
-_POPULAR_DEPTHS = 10
-_LIKELY_DEPTHS = 3
 _INTEREST_CUT = Issue(
     code="interest_unavailable",
     detail="no time was left to look up what all shoppers' behaviour tells",
-)
-_UNAVAILABLE = Issue(
-    code="profile_unavailable",
-    detail="the database with what shoppers did does not answer: see the log",
 )
 
 logger = logging.getLogger(__name__)
@@ -93,7 +88,7 @@ class LookUp:
             settings: of recall.
         """
         self._index = index
-        self._recommender = recommender
+        self._recommendations = Recommendations(recommender, profiles, interest)
         self._profiles = profiles
         self._interest = interest
         self._language = language
@@ -180,7 +175,7 @@ class LookUp:
                     begun()
             raise
         if begun is None:
-            candidates, more = self._recommended(profile, request)
+            candidates, more = self._recommendations.of(profile, request, depth)
             issues = issues or more
         else:
             candidates = self._with_own(own, begun())
@@ -231,7 +226,7 @@ class LookUp:
     def _by_words(self, request: SearchRequest) -> tuple[Candidate, ...]:
         depth = self._depth(request)
         if request.query is None:
-            return self._recommended(None, request)[0]
+            return self._recommendations.of(None, request, depth)[0]
         found = self._index.by_words(request.query, k=depth, filters=request.filters)
         # Late is better than nothing: these words are in no product.
         return found or self._index.search(request.query, k=depth, filters=request.filters)
@@ -246,28 +241,8 @@ class LookUp:
             profile = self._profiles.profile(request.user_id, request.at, self._language(request))
         except StoreUnavailable as error:
             logger.warning("nothing is known of a shopper: %s", error)
-            return None, (_UNAVAILABLE,)
+            return None, (BEHAVIOUR_UNAVAILABLE,)
         return profile, ()
-
-    def _recommended(
-        self, profile: UserProfile | None, request: SearchRequest
-    ) -> tuple[tuple[Candidate, ...], tuple[Issue, ...]]:
-        """Return products without a query, and why they are not those that sell."""
-        depth = self._depth(request)
-        popular: Sequence[str] = ()
-        issues: tuple[Issue, ...] = ()
-        try:
-            if self._profiles is not None:
-                # Filters may reject many of the popular ones: look deeper.
-                popular = self._profiles.popular(request.at, k=_POPULAR_DEPTHS * depth)
-        except StoreUnavailable as error:
-            logger.warning("nothing is known of what sells: %s", error)
-            issues = (_UNAVAILABLE,)
-        counted: list[Sequence[str]] = [popular]
-        if self._interest is not None:
-            counted.append(self._interest.likely(profile, _LIKELY_DEPTHS * depth, request.at))
-        found = self._recommender.recommend(profile, counted, k=depth, filters=request.filters)
-        return found, issues
 
     def _own(
         self, query: str, filters: Filters, profile: UserProfile | None

@@ -7,6 +7,7 @@ from typing import Any
 
 import duckdb
 import pytest
+
 from event_documents import (
     BLUEPRINT_EVENT,
     METARANK,
@@ -20,7 +21,6 @@ from event_documents import (
     ranking,
     write,
 )
-
 from reranker.errors import ConfigError
 from reranker.schema import EventKind
 from retrieval.behaviour import BehaviourStore

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from event_documents import (
     METARANK,
     TUTORIAL_QUERY,
@@ -15,7 +16,6 @@ from event_documents import (
     ranking,
     write,
 )
-
 from retrieval.behaviour import BehaviourStore
 
 FAR = (datetime.now(UTC) + timedelta(days=900)).isoformat()

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from event_documents import TUTORIAL_QUERY, generated, write
 
+from event_documents import TUTORIAL_QUERY, generated, write
 from retrieval.behaviour import BehaviourStore
 from shop import stored
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
-from interest_shop import LEARNT, name, purchases, table_of, write_shop
 
+from interest_shop import LEARNT, name, purchases, table_of, write_shop
 from reranker import SearchRequest, Settings, build
 from reranker.errors import DataError
 from reranker.learned_interest import ShopInterest

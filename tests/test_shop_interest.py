@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from interest_shop import KINDS, LEARNT, START, name, purchases, table_of, write_shop
 from typer.testing import CliRunner
 
+from interest_shop import KINDS, LEARNT, START, name, purchases, table_of, write_shop
 from reranker import Reranker, SearchRequest, Settings, build
 from reranker.cli.app import app
 from reranker.errors import ConfigError, DataError

@@ -3,12 +3,12 @@
 import ssl
 
 import pytest
-from server_pools import ASK
 
 from reranker.errors import ConfigError
 from reranker.models.vllm.http import _verification, base_url
 from reranker.models.vllm.pool import ServerPool
 from reranker.settings import ServerSettings
+from server_pools import ASK
 
 
 @pytest.mark.parametrize(

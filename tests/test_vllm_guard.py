@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import alive, until
 
+from processes import alive, until
 from reranker.models.vllm import guard
 
 

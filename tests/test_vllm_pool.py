@@ -8,11 +8,11 @@ from typing import Any
 
 import anyio
 import pytest
-from server_pools import ask, busy, pool_of, until
 
 from reranker.errors import ModelTimeout, ModelUnavailable, OutputError
 from reranker.models.vllm.http import LoopClients, Refused
 from reranker.settings import ServerSettings
+from server_pools import ask, busy, pool_of, until
 
 
 @pytest.mark.parametrize("mode", ["500", "429", "401", "garbage", "deep", "no object", "drops"])

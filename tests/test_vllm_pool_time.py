@@ -6,9 +6,9 @@ from typing import Any
 
 import anyio
 import pytest
-from server_pools import ask, busy, pool_of, until
 
 from reranker.errors import ModelTimeout, ModelUnavailable
+from server_pools import ask, busy, pool_of, until
 
 
 def test_a_hanging_server_costs_no_more_than_its_time(start: Any) -> None:

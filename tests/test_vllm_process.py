@@ -16,9 +16,9 @@ from pathlib import Path
 
 import anyio
 import pytest
-from processes import alive, until
 from typer.testing import CliRunner
 
+from processes import alive, until
 from questions import ask, widest_gap
 from reranker.cli.app import app
 from reranker.errors import ConfigError
