@@ -105,6 +105,10 @@ class InterestSource(Protocol):
         """Tell at once whether it is worth asking what is known at a moment."""
         ...
 
+    def tells(self, profile: UserProfile, at: datetime) -> bool:
+        """Tell whether more is known of a shopper at a moment than what sells."""
+        ...
+
     def of(
         self, profile: UserProfile | None, product_ids: Sequence[str], at: datetime
     ) -> tuple[ProductInterest, ...] | None:
@@ -131,15 +135,17 @@ class Recommender(Protocol):
         counted: Sequence[Sequence[str]],
         *,
         k: int,
+        near: int,
         filters: Filters,
     ) -> tuple[Candidate, ...]:
-        """Return at most k products for a shopper, best first.
+        """Return at most k products for a shopper, best first; the first do not depend on k.
 
         Args:
             profile: of the shopper; None of an anonymous one.
             counted: lists of ids, each best first, that all shoppers' behaviour gives (what sells,
                 what goes with the latest purchases), whether they meet the filters or not.
             k: most products.
+            near: most neighbours of recent items that are looked for.
             filters: that all meet.
         """
         ...

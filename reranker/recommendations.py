@@ -50,38 +50,49 @@ class Recommendations:
         except StoreUnavailable as error:
             logger.warning("nothing is known of what sells: %s", error)
             issues = (BEHAVIOUR_UNAVAILABLE,)
-        wide, counted = _WIDER * depth, [popular]
+        counted = [popular]
         if self.interest is not None:
-            counted.append(self.interest.likely(profile, wide, request.at))
-        found = self.recommender.recommend(profile, counted, k=wide, filters=request.filters)
-        return self._likeliest_first(found, profile, request)[:depth], issues
+            counted.append(self.interest.likely(profile, _WIDER * depth, request.at))
+        tells = profile is not None and self._tells(profile, request)
+        found = self.recommender.recommend(
+            profile,
+            counted,
+            k=_WIDER * depth if tells else depth,
+            near=depth,
+            filters=request.filters,
+        )
+        if profile is not None and tells:
+            found = self._likeliest_first(found, profile, request)[:depth]
+        return found, issues
+
+    def _tells(self, profile: UserProfile, request: SearchRequest) -> bool:
+        """Tell whether the interest knows more of a shopper than what sells.
+
+        Of others the joined lists know as much, and they know what sells of late.
+        """
+        return self.interest is not None and self.interest.tells(profile, request.at)
 
     def _likeliest_first(
-        self,
-        candidates: tuple[Candidate, ...],
-        profile: UserProfile | None,
-        request: SearchRequest,
+        self, candidates: tuple[Candidate, ...], profile: UserProfile, request: SearchRequest
     ) -> tuple[Candidate, ...]:
-        """Order what was joined by the interest of its shopper, where that has been learnt.
+        """Order what was joined by the interest of its shopper: the lists do not know each other.
 
-        The lists do not know each other. Of a shopper who has bought nothing the interest tells
-        only what sells, and the lists know what sells of late. What merely fills the places stays
-        behind.
+        What the interest does not know, for it is newer, keeps the place that the lists gave it,
+        and so does what merely fills the places.
         """
-        if self.interest is None or profile is None or not profile.purchases:
-            return candidates
-        found = [each for each in candidates if each.recall_score > 0]
-        asked = [each.product.product_id for each in found]
-        learned = self.interest.of(profile, asked, request.at)
+        asked = [each.product.product_id for each in candidates]
+        learned = self.interest.of(profile, asked, request.at) if self.interest else None
         if learned is None:
             return candidates
         interest = Interest(profile)
-        shares = [
-            interest.of(each.product, one)[0] for each, one in zip(found, learned, strict=True)
-        ]
-        order = sorted(range(len(found)), key=lambda place: -shares[place])
-        ranked = [
-            found[place].model_copy(update={"recall_rank": rank, "recall_score": shares[place]})
+        shares = {
+            place: interest.of(each.product, one)[0]
+            for place, (each, one) in enumerate(zip(candidates, learned, strict=True))
+            if one.sales is not None and each.recall_score > 0
+        }
+        likeliest = iter(sorted(shares, key=lambda place: -shares[place]))
+        order = [next(likeliest) if place in shares else place for place in range(len(candidates))]
+        return tuple(
+            candidates[place].model_copy(update={"recall_rank": rank})
             for rank, place in enumerate(order, start=1)
-        ]
-        return (*ranked, *candidates[len(found) :])
+        )

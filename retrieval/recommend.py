@@ -24,6 +24,7 @@ class ProfileRecommender:
         counted: Sequence[Sequence[str]],
         *,
         k: int,
+        near: int,
         filters: Filters,
     ) -> tuple[Candidate, ...]:
         """Return at most k products that meet the filters, best first."""
@@ -31,8 +32,8 @@ class ProfileRecommender:
         if profile is not None:
             lists.append([repeat.product_id for repeat in profile.repeat_purchases])
             recent = [item.product_id for item in profile.recent_items]
-            near = self._index.similar(recent, k=k, filters=filters)
-            lists.append([candidate.product.product_id for candidate in near])
+            found = self._index.similar(recent, k=near, filters=filters)
+            lists.append([candidate.product.product_id for candidate in found])
         lists += counted
         fused = reciprocal_rank_fusion(lists, self._rrf_k)
         products = self._index.products([product_id for product_id, _ in fused])

@@ -1,6 +1,7 @@
 """The two purchase histories that come as Parquet files: LLMRank's games, MiniOneRec's industrial.
 
-Both are in the form of cases already; what is added is the canonical form and the right command.
+Both are in the form of cases already; what is added is the canonical form, the right command, and
+candidates where they are wished for and there are none.
 """
 
 from collections.abc import Sequence
@@ -32,21 +33,19 @@ def games(source: Path, target: Target) -> None:
 
 
 def industrial(source: Path, target: Target) -> None:
-    """Convert MiniOneRec's industrial and scientific purchases: the whole catalogue is recalled.
+    """Convert MiniOneRec's industrial and scientific purchases.
 
     Options: ``split`` names the file ``purchases_SPLIT.parquet``; the validation file is learnt
-    from where the test file is evaluated. ``most`` candidates a case, the target and others at
-    random that the shopper had not bought (0: no candidates, the whole catalogue is recalled from).
+    from where the test file is evaluated. ``most`` is the number of candidates of a case, the
+    target and others drawn at random (0: no candidates, the whole catalogue is recalled from).
+    Whether the target had been bought before (``repeat``) or not is reported apart.
     """
     split, most = target.option("split", "test"), target.number("most", 0)
     found = read_cases(the_file(source, f"purchases_{split}.parquet"))
     products = the_file(source, "products.parquet")
     target.use("--products", products)
     ids = [row["product_id"] for row in rows_of(products, ["product_id"])] if most else []
-    target.cases(
-        case.model_copy(update={"candidates": _drawn(case, ids, most) if most else None})
-        for case in found.cases
-    )
+    target.cases(_with_candidates(case, ids, most) for case in found.cases)
     if split == "test":
         target.use("--train", the_file(source, "purchases_valid.parquet"))
     rankers = f"{_RANKERS},transitions"
@@ -55,6 +54,8 @@ def industrial(source: Path, target: Target) -> None:
     target.notes.append(f"{len(found.cases)} cases in time order; validation is wholly before test")
 
 
-def _drawn(case: Case, ids: Sequence[str], most: int) -> tuple[str, ...]:
+def _with_candidates(case: Case, ids: Sequence[str], most: int) -> Case:
     wanted = case.targets[0].product_id
-    return drawn_beside(wanted, ids, case.case_id, most, barred=set(case.history))
+    segment = "repeat" if wanted in case.history else "non-repeat"
+    shown = drawn_beside(wanted, ids, case.case_id, most) if most else None
+    return case.model_copy(update={"candidates": shown, "segments": (segment,)})

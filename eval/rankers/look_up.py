@@ -62,6 +62,10 @@ class PastInterest:
         """Tell that the past is known: it ends before the cases."""
         return True
 
+    def tells(self, profile: UserProfile, _at: datetime) -> bool:
+        """Tell whether anything is known that a shopper bought."""
+        return self.learned.tells(profile)
+
     def of(
         self, profile: UserProfile | None, product_ids: Sequence[str], _at: datetime
     ) -> tuple[ProductInterest, ...]:

@@ -80,6 +80,10 @@ class LearnedInterest:
             )
         )
 
+    def tells(self, profile: UserProfile) -> bool:
+        """Tell whether it knows anything that a shopper bought; else it knows what sells."""
+        return bool(len(self._history(profile.purchases)))
+
     def likely(self, profile: UserProfile | None, k: int) -> tuple[str, ...]:
         """Return at most k products that a shopper may take next, the likeliest first.
 
@@ -151,6 +155,12 @@ class ShopInterest:
         Something that was learnt before it is open, or it is time to look for something new.
         """
         return self._usable(at) is not None or self._is_due()
+
+    def tells(self, profile: UserProfile, at: datetime) -> bool:
+        """Tell whether it knows anything that a shopper bought, and `knows` anything at all."""
+        self._follow()
+        opened = self._usable(at)
+        return opened is not None and opened.interest.tells(profile)
 
     def of(
         self, profile: UserProfile | None, product_ids: Sequence[str], at: datetime

@@ -53,8 +53,8 @@ class Candidate(Value):
 
     Attributes:
         recall_rank: 1-based.
-        recall_score: of the recall that made the order: the fused score, or of recommendations the
-            shopper's interest, where that has been learnt.
+        recall_score: of the recall, for several lists the fused score. Recommendations to a known
+            shopper stand in the order of the learnt interest instead.
         dense_rank: 1-based rank by embedding, None where embedding did not recall it.
         lexical_rank: 1-based rank by words, None where words did not recall it.
         sales: how much it sells, from 0 to 9, the shop's best seller; see `reranker.sales`. None

@@ -24,7 +24,7 @@ class TrainingSettings(Section):
     category_negatives: Annotated[float, Field(ge=0)] = Field(
         0.0,
         description="weight of products of the category of the one that was bought; of a store's "
-        "purchases always 1",
+        "purchases always 5, as searches find products of one kind",
     )
     objective: Literal["listwise", "ranknet", "lambdarank", "preference", "policy"] = Field(
         "listwise",

@@ -24,6 +24,8 @@ from retrieval.product_table import ProductTable
 from retrieval.profiles import DuckDBProfileStore
 
 _EVENTS = 5000
+_AS_SEARCHES_FIND = {"category": 5.0, "recalled": 0.5}
+"""Weights of negatives: most are of one kind, and what was bought of it before is few of them."""
 
 
 class StoreBehaviour(Value):
@@ -76,7 +78,7 @@ class StoreBehaviour(Value):
         split = split_by_shopper(purchases, validation=held, seed=training.seed)
         negatives = NegativeSampler(
             ids,
-            NegativeMix.of(training).model_copy(update={"category": 5.0, "recalled": 0.5}),
+            NegativeMix.of(training).model_copy(update=_AS_SEARCHES_FIND),
             categories=categories,
             recall=_OwnHistory(categories),
             bar_history=False,
