@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from reranker.training.objective import (
     policy_value,
     ranknet,
 )
+from reranker.training.validation import shared_out
 from tuning_shop import random_list, tiny_model
 
 SMALL = TrainingSettings(rank=4, alpha=8, seed=1)
@@ -218,3 +220,13 @@ def test_a_list_without_anything_bought_teaches_nothing() -> None:
         assert found.item() == 0
         assert scores.grad is not None
         assert scores.grad.tolist() == [0, 0]
+
+
+def test_validation_looks_at_sources_in_the_shares_of_training() -> None:
+    held = [[f"a{n}" for n in range(1000)], [f"b{n}" for n in range(100)], ["c0", "c1"]]
+    looked_at = shared_out(held, [2.0, 4.0, 1.0], 30)
+    assert Counter(one[0] for one in looked_at) == {"a": 9, "b": 19, "c": 2}
+    assert len(set(looked_at)) == 30
+    assert looked_at[:2] == ["a0", "a111"], "spread over all that a source holds back"
+    assert len(shared_out(held, [2.0, 4.0, 1.0], 5000)) == 1102
+    assert shared_out(held[2:], [1.0], 1) == ["c0"]

@@ -119,7 +119,9 @@ class TrainingSettings(Section):
         1000, description="shoppers held back, whose last purchases are validated on"
     )
     validation_lists: Annotated[int, Field(ge=1)] = Field(
-        200, description="lists of theirs that are looked at during the training"
+        200,
+        description="lists of theirs that are looked at during the training, of each source in "
+        "the share in which it is learnt from",
     )
     validate_every: Annotated[int, Field(ge=1)] = Field(
         100, description="steps between two validations"

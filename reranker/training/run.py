@@ -6,6 +6,7 @@ Importing this module loads torch, transformers and peft.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from reranker.training.network import TunedNetwork
 from reranker.training.plan import Curriculum
 from reranker.training.process_group import ProcessGroup
 from reranker.training.sources import Lists, ListSource
+from reranker.training.validation import shared_out
 from retrieval.behaviour.pseudonyms import Pseudonym
 from retrieval.privacy.traces import SHOPPERS, read_shoppers
 
@@ -139,14 +141,14 @@ class TuningRun:
                 "the processes of this training do not read the same lists: give them the same "
                 "files, and the same --until"
             )
-        # Spread over all sources, however many lists each of them holds back.
-        held, looked_at = self.validation, min(training.validation_lists, len(self.validation))
-        spread = [held[number * len(held) // looked_at] for number in range(looked_at)]
+        rest = iter(self.validation)
+        held = [list(islice(rest, len(one.validation))) for one in self.lists]
+        looked_at = shared_out(held, weights, training.validation_lists)
         return Trainer(
             self.network,
             self._encoder,
             curriculum,
-            spread,
+            looked_at,
             training,
             self._folder,
             plan=plan,

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 _DEPTHS = (1, 5, 10)
+_List = TypeVar("_List")
 
 
 def ndcg(grades: Sequence[float], k: int) -> float:
@@ -38,6 +40,30 @@ def summary(rankings: Sequence[Sequence[float]]) -> Mapping[str, float]:
         f"nDCG@{k}": sum(ndcg(ranking, k) for ranking in rankings) / len(rankings) for k in _DEPTHS
     }
     return {**found, "lists": float(len(rankings))}
+
+
+def shared_out(
+    held: Sequence[Sequence[_List]], weights: Sequence[float], count: int
+) -> list[_List]:
+    """Return at most so many lists, of each source in the share in which it is learnt from.
+
+    A source that has too few gives what it has, and the others more.
+
+    Args:
+        held: lists by source, those that were held back.
+        weights: of the sources, above 0.
+        count: of lists wanted.
+    """
+    taken = [0] * len(held)
+    for _ in range(min(count, sum(map(len, held)))):
+        # The source that lags most behind its share comes next, as it does in training.
+        left = [source for source, lists in enumerate(held) if taken[source] < len(lists)]
+        taken[min(left, key=lambda source: (taken[source] + 0.5) / weights[source])] += 1
+    return [
+        lists[number * len(lists) // some]
+        for lists, some in zip(held, taken, strict=True)
+        for number in range(some)
+    ]
 
 
 def _gain(grades: Sequence[float]) -> float:
