@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from reranker.errors import StoreUnavailable
 from reranker.interest import Interest
 from reranker.ports import InterestSource, ProfileStore, Recommender
-from reranker.schema import Candidate, Issue, SearchRequest, UserProfile
+from reranker.schema import Candidate, Issue, ProductInterest, SearchRequest, UserProfile
 
 BEHAVIOUR_UNAVAILABLE = Issue(
     code="profile_unavailable",
@@ -53,46 +53,43 @@ class Recommendations:
         counted = [popular]
         if self.interest is not None:
             counted.append(self.interest.likely(profile, _WIDER * depth, request.at))
-        tells = profile is not None and self._tells(profile, request)
+        # Of others it tells what sells, and the lists know what sells of late.
+        by_interest = (
+            profile is not None
+            and self.interest is not None
+            and self.interest.tells(profile, request.at)
+        )
         found = self.recommender.recommend(
             profile,
             counted,
-            k=_WIDER * depth if tells else depth,
+            k=_WIDER * depth if by_interest else depth,
             near=depth,
             filters=request.filters,
         )
-        if profile is not None and tells:
-            found = self._likeliest_first(found, profile, request)[:depth]
-        return found, issues
+        if by_interest and self.interest is not None:
+            asked = [each.product.product_id for each in found]
+            learned = self.interest.of(profile, asked, request.at)
+            if learned is not None:
+                found = _likeliest_first(found, learned, Interest(profile))
+        return found[:depth], issues
 
-    def _tells(self, profile: UserProfile, request: SearchRequest) -> bool:
-        """Tell whether the interest knows more of a shopper than what sells.
 
-        Of others the joined lists know as much, and they know what sells of late.
-        """
-        return self.interest is not None and self.interest.tells(profile, request.at)
+def _likeliest_first(
+    candidates: Sequence[Candidate], learned: Sequence[ProductInterest], interest: Interest
+) -> tuple[Candidate, ...]:
+    """Order what was joined by the interest of its shopper: the lists do not know each other.
 
-    def _likeliest_first(
-        self, candidates: tuple[Candidate, ...], profile: UserProfile, request: SearchRequest
-    ) -> tuple[Candidate, ...]:
-        """Order what was joined by the interest of its shopper: the lists do not know each other.
-
-        What the interest does not know, for it is newer, keeps the place that the lists gave it,
-        and so does what merely fills the places.
-        """
-        asked = [each.product.product_id for each in candidates]
-        learned = self.interest.of(profile, asked, request.at) if self.interest else None
-        if learned is None:
-            return candidates
-        interest = Interest(profile)
-        shares = {
-            place: interest.of(each.product, one)[0]
-            for place, (each, one) in enumerate(zip(candidates, learned, strict=True))
-            if one.sales is not None and each.recall_score > 0
-        }
-        likeliest = iter(sorted(shares, key=lambda place: -shares[place]))
-        order = [next(likeliest) if place in shares else place for place in range(len(candidates))]
-        return tuple(
-            candidates[place].model_copy(update={"recall_rank": rank})
-            for rank, place in enumerate(order, start=1)
-        )
+    What has been learnt of nobody, for it is newer, keeps the place that the lists gave it, and so
+    does what merely fills the places.
+    """
+    shares = {
+        place: interest.of(each.product, one)[0]
+        for place, (each, one) in enumerate(zip(candidates, learned, strict=True))
+        if one.sales is not None and each.recall_score > 0
+    }
+    likeliest = iter(sorted(shares, key=lambda place: -shares[place]))
+    order = [next(likeliest) if place in shares else place for place in range(len(candidates))]
+    return tuple(
+        candidates[place].model_copy(update={"recall_rank": rank})
+        for rank, place in enumerate(order, start=1)
+    )
