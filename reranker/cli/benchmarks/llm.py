@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from eval.benchmarks.equality import Equality
     from eval.benchmarks.llm import LLMBenchmark
 
+_PATIENCE_S = 600.0
+
 
 def llm(
     lists: Annotated[
@@ -102,7 +104,9 @@ def equality(
         entries = lists_of(served, embedded, lists, report)
 
         async def run() -> "Equality":
-            other = VLLMModel.load(served.model, served.server)
+            # Nobody waits: what else the machine does is not to end the comparison.
+            patient = served.server.model_copy(update={"timeout_s": _PATIENCE_S})
+            other = VLLMModel.load(served.model, patient)
             return await compare(entries, embedded, other, progress=report)
 
         result = anyio.run(run)
