@@ -1,5 +1,6 @@
 """`shelfwise benchmark llm` and `equality`: a vLLM server beside its peers, its limit, its twin."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,7 @@ import typer
 from rich.table import Table
 
 from reranker.cli.benchmarks.shop import (
+    adapter_beside,
     lists_of,
     merged_into_base,
     peers_python,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from eval.benchmarks.llm import LLMBenchmark
 
 _PATIENCE_S = 600.0
+_TUNED = "tuned"
 
 
 def llm(
@@ -76,6 +79,9 @@ def llm(
 
 def equality(
     lists: Annotated[int, typer.Option(min=1, help="Lists of 20 products.")] = 200,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Serve the adapter beside its base, not merged.")
+    ] = False,
     store: StoreOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -83,8 +89,9 @@ def equality(
 ) -> None:
     """Compare the embedded model with vLLM, both in float32, on the same lists and readouts.
 
-    A model with an adapter (model.adapter) is compared with the merged one, in the readout that it
-    was tuned for; model.adapter=none compares the model as it is.
+    A model with an adapter (model.adapter) is compared with the merged one, or with the one that
+    vLLM loads as LoRA (for the readout labels), in the readout that it was tuned for;
+    model.adapter=none compares the model as it is.
     """
     import anyio
 
@@ -94,12 +101,14 @@ def equality(
 
     settings = load_settings(config, store, sets)
     model = settings.model.model_copy(update={"dtype": "float32"})
+    beside = {_TUNED: adapter_beside(settings)} if lora else {}
+    merged = nullcontext(settings) if lora else merged_into_base(settings, dtype="float32")
     with (
         progress_bars() as report,
-        merged_into_base(settings, dtype="float32") as whole,
-        server_of(whole, report, dtype="float32") as server,
+        merged as whole,
+        server_of(whole, report, dtype="float32", adapters=beside) as server,
     ):
-        served = served_by(whole, server.url)
+        served = served_by(whole, server.url, adapter=_TUNED if lora else None)
         embedded = EmbeddedModel.load(model, progress=report)
         entries = lists_of(served, embedded, lists, report)
 

@@ -1,6 +1,6 @@
 """What the benchmarks of the language model rank: searches of the store at hand."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,23 +73,47 @@ def merged_into_base(settings: "Settings", *, dtype: str = "auto") -> "Iterator[
         yield settings.model_copy(update={"model": merged})
 
 
+def adapter_beside(settings: "Settings") -> Path:
+    """Return the settings' adapter, for serving it beside their model.
+
+    Raises:
+        ConfigError: they name none, or vLLM serves it merged only.
+    """
+    from reranker.models.adapter import adapter_of
+    from reranker.models.vllm.beside import rank_beside
+
+    adapter = adapter_of(settings.model)
+    if adapter is None:
+        raise ConfigError("--lora: model.adapter names no adapter that could be served")
+    rank_beside(adapter)
+    return adapter
+
+
 @contextmanager
 def server_of(
-    settings: "Settings", report: "Progress", *, dtype: str = "auto"
+    settings: "Settings",
+    report: "Progress",
+    *,
+    dtype: str = "auto",
+    adapters: "Mapping[str, Path] | None" = None,
 ) -> "Iterator[RunningServer]":
-    """Run a vLLM server of the settings' model on a free port."""
+    """Run a vLLM server of the settings' model, and of adapters by name, on a free port."""
     from reranker.models.vllm.launch import ServeOptions
     from reranker.models.vllm.process import start_server
 
-    options = ServeOptions.model_validate({"model": settings.model.name, "port": 0, "dtype": dtype})
+    named = {"model": settings.model.name, "adapters": adapters or {}}
+    options = ServeOptions.model_validate({**named, "port": 0, "dtype": dtype})
     with start_server(options, progress=report) as server:
         yield server
 
 
-def served_by(settings: "Settings", url: str) -> "Settings":
-    """Return the settings with one server in place of what they name."""
-    server = settings.server.model_copy(update={"urls": (url,)})
-    return settings.model_copy(update={"server": server})
+def served_by(settings: "Settings", url: str, *, adapter: str | None = None) -> "Settings":
+    """Return the settings with one server in place of what they name, and of it an adapter."""
+    server = settings.server.model_copy(update={"urls": (url,), "adapter": adapter})
+    model = settings.model
+    if adapter is not None:
+        model = model.model_copy(update={"adapter": "none"})
+    return settings.model_copy(update={"server": server, "model": model})
 
 
 def peers_python(given: "Path | None") -> "Path | None":
