@@ -1,5 +1,7 @@
 """Fixtures that several tests share: the real small models and a small real shop."""
 
+import copy
+import gzip
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from catalogue_files import Import
 from eval.datasets import seed_example
 from flaky_server import FlakyServer
+from recall_shop import PRODUCTS, SETTINGS, CountingEmbedder
 from reranker.models.embedded import EmbeddedModel
 from reranker.models.tokenizing import HFTokenizer
 from reranker.models.vllm.launch import ServeOptions
@@ -18,7 +22,12 @@ from reranker.models.weights import resolve
 from reranker.settings import ModelSettings, Settings
 from reranker.wiring import catalogue_file, index_catalogue
 from retrieval.behaviour import BehaviourStore
-from retrieval.catalogue import import_catalogue
+from retrieval.catalogue import ImportReport, import_catalogue
+from retrieval.hybrid import build_index
+from retrieval.product_table import ProductTable
+from tiny_models import make_tiny
+
+pytest.register_assert_rewrite("questions")  # whose asserts compare numbers, to be told
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -63,6 +72,35 @@ def minilm_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def counting_minilm(minilm_folder: Path) -> CountingEmbedder:
+    return CountingEmbedder(minilm_folder, name="minilm")
+
+
+@pytest.fixture(scope="module")
+def embedder(counting_minilm: CountingEmbedder) -> CountingEmbedder:
+    """The same MiniLM with a memory of its own, for one module."""
+    return copy.copy(counting_minilm)
+
+
+@pytest.fixture(scope="session")
+def table() -> ProductTable:
+    """The catalogue of `recall_shop`."""
+    return ProductTable.empty().upsert(PRODUCTS)[0]
+
+
+@pytest.fixture(scope="session")
+def built(
+    tmp_path_factory: pytest.TempPathFactory, table: ProductTable, counting_minilm: CountingEmbedder
+) -> Path:
+    """A store with the index of `table`, to be read only."""
+    store = tmp_path_factory.mktemp("store")
+    report = build_index(store, table, counting_minilm, SETTINGS)
+    assert (report.products, report.added, report.kind) == (len(table), len(table), "exact")
+    assert report.embedded == len(table) - 1  # the twin has a text that was there already
+    return store
+
+
+@pytest.fixture(scope="session")
 def tokenizer(smollm2_folder: Path) -> HFTokenizer:
     return HFTokenizer(smollm2_folder)
 
@@ -71,6 +109,12 @@ def tokenizer(smollm2_folder: Path) -> HFTokenizer:
 def model(smollm2_folder: Path) -> EmbeddedModel:
     settings = ModelSettings(name=str(smollm2_folder), dtype="float32")
     return EmbeddedModel.load(settings)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, smollm2_folder: Path) -> Path:
+    """A model folder with random weights that loads in no time."""
+    return make_tiny(tmp_path / "tiny", smollm2_folder)
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +154,25 @@ def seed_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         behaviour.import_events([example.events])
     index_catalogue(settings)
     return store
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Where `load` keeps the catalogue; nothing is there yet."""
+    return tmp_path / "store" / "catalogue" / "products.arrow"
+
+
+@pytest.fixture
+def load(tmp_path: Path, target: Path) -> Import:
+    """Write a file and import it."""
+
+    def run(name: str, content: str | bytes, **options: object) -> ImportReport:
+        raw = content.encode() if isinstance(content, str) else content
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+        return import_catalogue([path], target, **options)  # type: ignore[arg-type]
+
+    return run
 
 
 @pytest.fixture(scope="session")

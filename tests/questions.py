@@ -3,8 +3,11 @@
 import random
 from collections.abc import Sequence
 
+import anyio
+import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
+from reranker.models.embedded import EmbeddedModel
 from reranker.schema import VERDICT_SLOT, Prompt, Readout, SlotScores, TemplateRef
 
 TEMPLATE = TemplateRef(name="test", version=1, language="en", sha256="0")
@@ -36,6 +39,16 @@ def ask(readout: Readout, seed: int, *, query: str = "tea", slots: int = 6) -> P
 def order(scores: SlotScores) -> list[int]:
     """Return the slots, best first."""
     return sorted(range(len(scores.logprobs)), key=lambda slot: -scores.logprobs[slot])
+
+
+def read(model: EmbeddedModel, prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
+    return anyio.run(model.read, prompts)
+
+
+def assert_same(first: Sequence[SlotScores], second: Sequence[SlotScores]) -> None:
+    for one, other in zip(first, second, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        assert order(one) == order(other)
 
 
 def widest_gap(first: Sequence[SlotScores], second: Sequence[SlotScores]) -> float:
