@@ -23,11 +23,11 @@ from reranker.settings import ModelSettings, Settings
 from reranker.wiring import catalogue_file, index_catalogue
 from retrieval.behaviour import BehaviourStore
 from retrieval.catalogue import ImportReport, import_catalogue
-from retrieval.hybrid import build_index
+from retrieval.index_build import build_index
 from retrieval.product_table import ProductTable
 from tiny_models import make_tiny
 
-pytest.register_assert_rewrite("questions")  # whose asserts compare numbers, to be told
+pytest.register_assert_rewrite("questions")  # so that a failed assert_same shows both values
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -77,26 +77,32 @@ def counting_minilm(minilm_folder: Path) -> CountingEmbedder:
 
 
 @pytest.fixture(scope="module")
-def embedder(counting_minilm: CountingEmbedder) -> CountingEmbedder:
-    """The same MiniLM with a memory of its own, for one module."""
+def recall_embedder(counting_minilm: CountingEmbedder) -> CountingEmbedder:
+    """The same MiniLM; what it goes on to remember is one module's own."""
     return copy.copy(counting_minilm)
 
 
 @pytest.fixture(scope="session")
-def table() -> ProductTable:
+def recall_table() -> ProductTable:
     """The catalogue of `recall_shop`."""
     return ProductTable.empty().upsert(PRODUCTS)[0]
 
 
 @pytest.fixture(scope="session")
-def built(
-    tmp_path_factory: pytest.TempPathFactory, table: ProductTable, counting_minilm: CountingEmbedder
+def recall_store(
+    tmp_path_factory: pytest.TempPathFactory,
+    recall_table: ProductTable,
+    counting_minilm: CountingEmbedder,
 ) -> Path:
-    """A store with the index of `table`, to be read only."""
+    """A store with the index of `recall_table`, to be read only."""
     store = tmp_path_factory.mktemp("store")
-    report = build_index(store, table, counting_minilm, SETTINGS)
-    assert (report.products, report.added, report.kind) == (len(table), len(table), "exact")
-    assert report.embedded == len(table) - 1  # the twin has a text that was there already
+    report = build_index(store, recall_table, counting_minilm, SETTINGS)
+    assert (report.products, report.added, report.kind) == (
+        len(recall_table),
+        len(recall_table),
+        "exact",
+    )
+    assert report.embedded == len(recall_table) - 1  # the twin has a text that was there already
     return store
 
 
@@ -112,8 +118,8 @@ def model(smollm2_folder: Path) -> EmbeddedModel:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, smollm2_folder: Path) -> Path:
-    """A model folder with random weights that loads in no time."""
+def short_context_folder(tmp_path: Path, smollm2_folder: Path) -> Path:
+    """A model folder with random weights and a context of 400 tokens, to be damaged at will."""
     return make_tiny(tmp_path / "tiny", smollm2_folder)
 
 
@@ -157,20 +163,20 @@ def seed_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Path:
-    """Where `load` keeps the catalogue; nothing is there yet."""
+def catalogue_path(tmp_path: Path) -> Path:
+    """Where `import_file` keeps the catalogue; nothing is there yet."""
     return tmp_path / "store" / "catalogue" / "products.arrow"
 
 
 @pytest.fixture
-def load(tmp_path: Path, target: Path) -> Import:
+def import_file(tmp_path: Path, catalogue_path: Path) -> Import:
     """Write a file and import it."""
 
     def run(name: str, content: str | bytes, **options: object) -> ImportReport:
         raw = content.encode() if isinstance(content, str) else content
         path = tmp_path / name
         path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
-        return import_catalogue([path], target, **options)  # type: ignore[arg-type]
+        return import_catalogue([path], catalogue_path, **options)  # type: ignore[arg-type]
 
     return run
 

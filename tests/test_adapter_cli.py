@@ -77,3 +77,21 @@ def test_what_cannot_be_tuned_is_named(arguments: list[str], message: str, tmp_p
     assert ended.exit_code == 1
     assert message in str(ended.exception)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "cause"),
+    [
+        ("none", "model.adapter names none"),
+        ("auto", "tuned for the verdict readout"),
+        ("no-such-adapter", "no-such-adapter"),
+    ],
+)
+def test_what_cannot_be_compared_beside_its_base_is_named(adapter: str, cause: str) -> None:
+    arguments = ["benchmark", "equality", "--lora", "--set", f"model.adapter={adapter}"]
+    ended = CliRunner().invoke(app, arguments)
+    assert ended.exit_code == 2
+    told = " ".join(ended.output.split())
+    assert cause in told
+    if adapter != "no-such-adapter":
+        assert "leave out --lora" in told

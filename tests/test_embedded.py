@@ -11,7 +11,7 @@ from reranker.models.embedded import EmbeddedModel
 from reranker.models.rendering import PromptRenderer, RenderedPrompt, load_tokenizer
 from reranker.schema import Prompt, Readout, SlotScores
 from reranker.settings import ModelSettings
-from tiny_models import load, make_tiny
+from tiny_models import load_tiny, make_tiny
 
 READOUTS: tuple[Readout, ...] = ("labels", "verdict")
 
@@ -82,15 +82,15 @@ def test_the_next_query_reuses_the_task(
 
 
 @pytest.mark.parametrize("entries", [0, 1, 3])
-def test_only_so_many_prefixes_are_kept(tiny: Path, entries: int) -> None:
-    model = load(tiny, prefix_cache=entries)
+def test_only_so_many_prefixes_are_kept(short_context_folder: Path, entries: int) -> None:
+    model = load_tiny(short_context_folder, prefix_cache=entries)
     for query in ("tea", "rye bread", "coffee beans", "goat cheese", "tea"):
         read(model, [ask("labels", seed, query=query) for seed in range(2)])
     assert len(model._scorer.prefixes) == entries
 
 
-def test_kept_prefixes_are_never_written_to(tiny: Path) -> None:
-    model = load(tiny)
+def test_kept_prefixes_are_never_written_to(short_context_folder: Path) -> None:
+    model = load_tiny(short_context_folder)
     first = [ask("labels", seed) for seed in range(3)]
     before = read(model, first)
     ((key, values),) = model._scorer.prefixes._kept.items()
@@ -104,8 +104,8 @@ def test_kept_prefixes_are_never_written_to(tiny: Path) -> None:
     assert_same(read(model, first), before)
 
 
-def test_a_batch_beyond_the_token_budget_is_split(tiny: Path) -> None:
-    model = load(tiny)
+def test_a_batch_beyond_the_token_budget_is_split(short_context_folder: Path) -> None:
+    model = load_tiny(short_context_folder)
     prompts = [ask("verdict", seed, slots=2 + seed) for seed in range(5)]
     whole = read(model, prompts)
     model._scorer._pass_tokens = 200
@@ -117,7 +117,7 @@ def test_a_batch_beyond_the_token_budget_is_split(tiny: Path) -> None:
 def test_windowed_attention_is_computed_without_reuse(
     tmp_path: Path, smollm2_folder: Path, readout: Readout
 ) -> None:
-    model = load(make_tiny(tmp_path / "windowed", smollm2_folder, window=8))
+    model = load_tiny(make_tiny(tmp_path / "windowed", smollm2_folder, window=8))
     prompts = [ask(readout, seed, slots=3 + seed) for seed in range(3)]
     together = read(model, prompts)
     assert_same([read(model, [prompt])[0] for prompt in prompts], together)
@@ -148,50 +148,53 @@ def test_no_prompts_no_scores(model: EmbeddedModel) -> None:
     assert read(model, []) == ()
 
 
-def test_a_prompt_beyond_the_context_is_refused(tiny: Path) -> None:
-    model = load(tiny)
+def test_a_prompt_beyond_the_context_is_refused(short_context_folder: Path) -> None:
+    model = load_tiny(short_context_folder)
     with pytest.raises(ContextOverflow, match=r"prompt of \d+ tokens .* 400: lower ranking"):
         read(model, [ask("labels", 0), ask("labels", 0, query="tea " * 500)])
 
 
-def test_scores_that_are_no_numbers_are_refused(tiny: Path) -> None:
-    model = load(tiny)
+def test_scores_that_are_no_numbers_are_refused(short_context_folder: Path) -> None:
+    model = load_tiny(short_context_folder)
     model._scorer._head.weight.fill_(float("nan"))
     with pytest.raises(OutputError, match="no finite numbers"):
         read(model, [ask("labels", 0)])
 
 
-def test_damaged_weights_name_their_folder(tiny: Path) -> None:
-    weights = tiny / "model.safetensors"
+def test_damaged_weights_name_their_folder(short_context_folder: Path) -> None:
+    weights = short_context_folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelUnavailable, match=str(tiny)):
-        load(tiny)
+    with pytest.raises(ModelUnavailable, match=str(short_context_folder)):
+        load_tiny(short_context_folder)
     weights.unlink()
-    with pytest.raises(ModelUnavailable, match=str(tiny)):
-        load(tiny)
+    with pytest.raises(ModelUnavailable, match=str(short_context_folder)):
+        load_tiny(short_context_folder)
 
 
-def test_missing_weights_are_not_made_up(tiny: Path) -> None:
+def test_missing_weights_are_not_made_up(short_context_folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    weights = load_file(tiny / "model.safetensors")
+    weights = load_file(short_context_folder / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
-    save_file(weights, tiny / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, short_context_folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelUnavailable, match=r"1 weights are missing, such as .*up_proj"):
-        load(tiny)
+        load_tiny(short_context_folder)
 
 
-def test_an_answer_for_fewer_prompts_is_refused(tiny: Path) -> None:
-    model = load(tiny)
+def test_an_answer_for_fewer_prompts_is_refused(short_context_folder: Path) -> None:
+    model = load_tiny(short_context_folder)
     score = model._scorer.score
     model._scorer.score = lambda prompts, stopped, scope: score(prompts, stopped)[1:]
     with pytest.raises(OutputError, match="it answered 1 of 2 prompts"):
         read(model, [ask("labels", seed) for seed in range(2)])
 
 
-def test_loading_is_told(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_is_told(short_context_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     told: list[tuple[str, int, int]] = []
-    settings = ModelSettings(name=str(tiny), threads=1)
+    settings = ModelSettings(name=str(short_context_folder), threads=1)
     EmbeddedModel.load(settings, progress=lambda *step: told.append(step))
-    assert told == [(f"loading {tiny}", 0, 1), (f"loading {tiny}", 1, 1)]
+    assert told == [
+        (f"loading {short_context_folder}", 0, 1),
+        (f"loading {short_context_folder}", 1, 1),
+    ]
     assert capfd.readouterr() == ("", "")

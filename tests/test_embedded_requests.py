@@ -14,7 +14,7 @@ from questions import ask, assert_same, read
 from reranker.errors import ContextOverflow, ModelTimeout, ModelUnavailable
 from reranker.models.embedded import EmbeddedModel
 from reranker.schema import Prompt, SlotScores
-from tiny_models import load
+from tiny_models import load_tiny
 
 
 def test_a_cancelled_caller_goes_on_at_once(model: EmbeddedModel) -> None:
@@ -33,8 +33,8 @@ def test_a_cancelled_caller_goes_on_at_once(model: EmbeddedModel) -> None:
     assert_same(scores, read(model, [ask("labels", 1)]))
 
 
-def test_callers_at_once_get_their_own_answers(tiny: Path) -> None:
-    model = load(tiny)
+def test_callers_at_once_get_their_own_answers(short_context_folder: Path) -> None:
+    model = load_tiny(short_context_folder)
     prompts = [ask("labels", seed) for seed in range(8)]
     answers: dict[int, SlotScores] = {}
 
@@ -50,8 +50,8 @@ def test_callers_at_once_get_their_own_answers(tiny: Path) -> None:
     assert_same([answers[index] for index in range(len(prompts))], read(model, prompts))
 
 
-def test_a_closed_model_says_so(tiny: Path) -> None:
-    model = load(tiny)
+def test_a_closed_model_says_so(short_context_folder: Path) -> None:
+    model = load_tiny(short_context_folder)
     anyio.run(model.aclose)
     with pytest.raises(ModelUnavailable, match="closed"):
         read(model, [ask("labels", 0)])
@@ -68,8 +68,8 @@ def busy(model: EmbeddedModel) -> Iterator[None]:
         done.set()
 
 
-def test_closing_refuses_the_requests_that_wait(tiny: Path) -> None:
-    model = load(tiny)
+def test_closing_refuses_the_requests_that_wait(short_context_folder: Path) -> None:
+    model = load_tiny(short_context_folder)
     refused: list[str] = []
 
     async def one(seed: int) -> None:
@@ -91,9 +91,9 @@ def test_closing_refuses_the_requests_that_wait(tiny: Path) -> None:
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_caller_that_is_cancelled_while_it_waits_ends_as_cancelled(
-    tiny: Path, closed: bool
+    short_context_folder: Path, closed: bool
 ) -> None:
-    model = load(tiny)
+    model = load_tiny(short_context_folder)
 
     async def scenario() -> bool:
         with busy(model), anyio.move_on_after(0.05) as scope:
@@ -114,8 +114,8 @@ def write(model: EmbeddedModel, prompts: Sequence[Prompt], max_tokens: int = 12)
     return anyio.run(scenario)
 
 
-def test_kept_prefixes_serve_their_own_scope_only(tiny: Path) -> None:
-    model = load(tiny)
+def test_kept_prefixes_serve_their_own_scope_only(short_context_folder: Path) -> None:
+    model = load_tiny(short_context_folder)
     counted: list[int] = []
     forward = model._scorer._forward
 
@@ -161,13 +161,13 @@ def test_writing_goes_on_with_an_answer_that_has_begun(model: EmbeddedModel) -> 
     assert model._renderer.decode(model._renderer.render(begun).token_ids).endswith('["A", "')
 
 
-def test_an_answer_beyond_the_context_is_refused(tiny: Path) -> None:
+def test_an_answer_beyond_the_context_is_refused(short_context_folder: Path) -> None:
     with pytest.raises(ContextOverflow):
-        write(load(tiny), [ask("generate", 0)], max_tokens=390)
+        write(load_tiny(short_context_folder), [ask("generate", 0)], max_tokens=390)
 
 
-def test_no_time_no_answer(tiny: Path) -> None:
-    model = load(tiny)
+def test_no_time_no_answer(short_context_folder: Path) -> None:
+    model = load_tiny(short_context_folder)
 
     async def scenario() -> None:
         with pytest.raises(ModelTimeout, match="tiny"):

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recall_shop import PRODUCTS, QUERIES, SETTINGS, CountingEmbedder
-from recall_shop import ids as _ids
+from recall_shop import PRODUCTS, QUERIES, SETTINGS, CountingEmbedder, ids
 from reranker.errors import DataError
 from reranker.schema import Filters, Product
 from retrieval.hybrid import HybridIndex, reciprocal_rank_fusion
@@ -17,8 +16,10 @@ from retrieval.product_table import ProductTable
 
 
 @pytest.fixture(scope="module")
-def index(built: Path, table: ProductTable, embedder: CountingEmbedder) -> HybridIndex:
-    return HybridIndex.open(built, table, embedder, SETTINGS)
+def index(
+    recall_store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder
+) -> HybridIndex:
+    return HybridIndex.open(recall_store, recall_table, recall_embedder, SETTINGS)
 
 
 def test_meaning_and_words_are_both_found(index: HybridIndex) -> None:
@@ -36,7 +37,7 @@ def test_candidates_keep_the_evidence_of_both_arms(index: HybridIndex) -> None:
         ranks = [rank for rank in (candidate.dense_rank, candidate.lexical_rank) if rank]
         assert candidate.recall_score == pytest.approx(sum(1 / (60 + rank) for rank in ranks))
     assert {candidate.dense_rank for candidate in found} >= set(range(1, 31))
-    assert _ids(index.search("light Acme lamp", k=7, filters=Filters())) == _ids(found[:7])
+    assert ids(index.search("light Acme lamp", k=7, filters=Filters())) == ids(found[:7])
 
 
 @pytest.mark.parametrize(
@@ -52,8 +53,8 @@ def test_candidates_keep_the_evidence_of_both_arms(index: HybridIndex) -> None:
 @pytest.mark.parametrize("query", QUERIES[:2])
 def test_filters_act_in_both_arms_before_the_cut(
     index: HybridIndex,
-    table: ProductTable,
-    embedder: CountingEmbedder,
+    recall_table: ProductTable,
+    recall_embedder: CountingEmbedder,
     filters: Filters,
     query: str,
 ) -> None:
@@ -63,12 +64,12 @@ def test_filters_act_in_both_arms_before_the_cut(
     assert len(found) == min(20, len(matching))
     dense = [candidate for candidate in found if candidate.dense_rank]
     assert len(dense) >= min(15, len(matching))
-    vectors = embedder.encode(table.texts(matching))
-    best = np.sort(vectors @ embedder.encode_query(query))[::-1]
-    by_id = {table.product_ids([row])[0]: place for place, row in enumerate(matching)}
+    vectors = recall_embedder.encode(recall_table.texts(matching))
+    best = np.sort(vectors @ recall_embedder.encode_query(query))[::-1]
+    by_id = {recall_table.product_ids([row])[0]: place for place, row in enumerate(matching)}
     for candidate in dense:
         assert candidate.dense_rank is not None
-        score = vectors[by_id[candidate.product.product_id]] @ embedder.encode_query(query)
+        score = vectors[by_id[candidate.product.product_id]] @ recall_embedder.encode_query(query)
         # Vectors of another batch differ by the rounding of bfloat16.
         assert score == pytest.approx(best[candidate.dense_rank - 1], abs=0.01)
 
@@ -76,7 +77,7 @@ def test_filters_act_in_both_arms_before_the_cut(
 def test_similar_takes_the_mean_and_includes_the_given(index: HybridIndex) -> None:
     given = ["tea-Acme-light", "no such product", "soup-Acme-light"]
     found = index.similar(given, k=12, filters=Filters())
-    assert set(given) - {"no such product"} <= set(_ids(found))
+    assert set(given) - {"no such product"} <= set(ids(found))
     assert {str(candidate.product.category).split()[0] for candidate in found} == {"Food"}
     scores = [candidate.recall_score for candidate in found]
     assert scores == sorted(scores, reverse=True)
@@ -94,28 +95,28 @@ def test_products_keep_their_places(index: HybridIndex) -> None:
 
 
 def test_a_catalogue_that_moved_on_is_searched_where_both_agree(
-    built: Path,
-    table: ProductTable,
-    embedder: CountingEmbedder,
+    recall_store: Path,
+    recall_table: ProductTable,
+    recall_embedder: CountingEmbedder,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     gone = [product.product_id for product in PRODUCTS[:4]]
-    later, _ = table.delete(gone)
+    later, _ = recall_table.delete(gone)
     later, *_ = later.upsert([Product(product_id="new", title="Running shoes of tomorrow")])
     with caplog.at_level(logging.WARNING):
-        index = HybridIndex.open(built, later, embedder, SETTINGS)
+        index = HybridIndex.open(recall_store, later, recall_embedder, SETTINGS)
     assert "shelfwise index build" in caplog.text
-    found = _ids(index.search("running shoes", k=30, filters=Filters()))
+    found = ids(index.search("running shoes", k=30, filters=Filters()))
     assert len(found) == 30
     assert not set(found) & {*gone, "new"}
     assert index.similar(["new"], k=3, filters=Filters()) == ()
 
 
 def test_no_index_names_the_command(
-    tmp_path: Path, table: ProductTable, embedder: CountingEmbedder
+    tmp_path: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder
 ) -> None:
     with pytest.raises(DataError, match="shelfwise index build"):
-        HybridIndex.open(tmp_path, table, embedder, SETTINGS)
+        HybridIndex.open(tmp_path, recall_table, recall_embedder, SETTINGS)
 
 
 def test_fusion_follows_the_formula() -> None:

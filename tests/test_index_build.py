@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recall_shop import KINDS, PRODUCTS, QUERIES, SETTINGS, CountingEmbedder
-from recall_shop import ids as _ids
+from recall_shop import KINDS, PRODUCTS, QUERIES, SETTINGS, CountingEmbedder, ids
 from reranker.errors import DataError, IndexMismatchError
 from reranker.models.weights import resolve
 from reranker.schema import Filters, Product
@@ -24,60 +23,60 @@ from retrieval.product_table import ProductTable
 
 
 @pytest.fixture
-def store(built: Path, tmp_path: Path) -> Path:
+def store(recall_store: Path, tmp_path: Path) -> Path:
     """A store of its own, for tests that change it."""
-    return Path(shutil.copytree(built, tmp_path / "store"))
+    return Path(shutil.copytree(recall_store, tmp_path / "store"))
 
 
 def test_nothing_new_costs_nothing(
-    built: Path, table: ProductTable, embedder: CountingEmbedder
+    recall_store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder
 ) -> None:
-    before = sorted(path.name for path in (built / "index").iterdir())
-    embedder.seen = []
-    report = build_index(built, table, embedder, SETTINGS)
+    before = sorted(path.name for path in (recall_store / "index").iterdir())
+    recall_embedder.seen = []
+    report = build_index(recall_store, recall_table, recall_embedder, SETTINGS)
     assert report.up_to_date
-    assert embedder.seen == []
-    assert sorted(path.name for path in (built / "index").iterdir()) == before
+    assert recall_embedder.seen == []
+    assert sorted(path.name for path in (recall_store / "index").iterdir()) == before
 
 
 def test_a_changed_text_is_one_embedding(
-    store: Path, table: ProductTable, embedder: CountingEmbedder
+    store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder
 ) -> None:
     mug = PRODUCTS[-5].model_copy(update={"title": "Submarine periscope"})
-    changed, *_ = table.upsert([mug])
-    embedder.seen = []
-    report = build_index(store, changed, embedder, SETTINGS)
+    changed, *_ = recall_table.upsert([mug])
+    recall_embedder.seen = []
+    report = build_index(store, changed, recall_embedder, SETTINGS)
     assert (report.embedded, report.changed, report.added, report.removed) == (1, 1, 0, 0)
-    assert [text.splitlines()[0] for text in embedder.seen] == ["Submarine periscope"]
-    index = HybridIndex.open(store, changed, embedder, SETTINGS)
-    assert _ids(index.search("periscope", k=1, filters=Filters())) == [mug.product_id]
+    assert [text.splitlines()[0] for text in recall_embedder.seen] == ["Submarine periscope"]
+    index = HybridIndex.open(store, changed, recall_embedder, SETTINGS)
+    assert ids(index.search("periscope", k=1, filters=Filters())) == [mug.product_id]
 
 
 def test_a_changed_price_is_no_embedding(
-    store: Path, table: ProductTable, embedder: CountingEmbedder
+    store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder
 ) -> None:
     dear = PRODUCTS[3].model_copy(update={"price": 9999.0})
-    changed, *_ = table.upsert([dear])
-    report = build_index(store, changed, embedder, SETTINGS)
+    changed, *_ = recall_table.upsert([dear])
+    report = build_index(store, changed, recall_embedder, SETTINGS)
     assert (report.embedded, report.changed) == (0, 1)
-    index = HybridIndex.open(store, changed, embedder, SETTINGS)
+    index = HybridIndex.open(store, changed, recall_embedder, SETTINGS)
     found = index.search(dear.title, k=5, filters=Filters(min_price=9000))
-    assert _ids(found) == [dear.product_id]
+    assert ids(found) == [dear.product_id]
     assert (found[0].dense_rank, found[0].lexical_rank) == (1, 1)
 
 
 def test_updates_equal_an_index_built_anew(
-    store: Path, table: ProductTable, embedder: CountingEmbedder, tmp_path: Path
+    store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder, tmp_path: Path
 ) -> None:
-    removed, _ = table.delete([product.product_id for product in PRODUCTS[10:40]])
+    removed, _ = recall_table.delete([product.product_id for product in PRODUCTS[10:40]])
     new = [Product(product_id=f"n{n}", title=f"folding bicycle {n}") for n in range(5)]
     changed, *_ = removed.upsert([*new, PRODUCTS[0].model_copy(update={"title": "Trail shoes"})])
-    report = build_index(store, changed, embedder, SETTINGS)
+    report = build_index(store, changed, recall_embedder, SETTINGS)
     assert (report.added, report.changed, report.removed) == (5, 1, 30)
     fresh = tmp_path / "fresh"
     shutil.copytree(store / "embeddings", fresh / "embeddings")
-    assert build_index(fresh, changed, embedder, SETTINGS).embedded == 0
-    both = [HybridIndex.open(path, changed, embedder, SETTINGS) for path in (store, fresh)]
+    assert build_index(fresh, changed, recall_embedder, SETTINGS).embedded == 0
+    both = [HybridIndex.open(path, changed, recall_embedder, SETTINGS) for path in (store, fresh)]
     for query in (*QUERIES, "folding bicycle", "trail"):
         one, other = (each.search(query, k=300, filters=Filters()) for each in both)
         dense = [{c.product.product_id: c.dense_rank for c in found} for found in (one, other)]
@@ -88,26 +87,28 @@ def test_updates_equal_an_index_built_anew(
 
 
 def test_another_model_is_refused_and_can_be_built(
-    store: Path, table: ProductTable, embedder: CountingEmbedder
+    store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder
 ) -> None:
-    other = copy.copy(embedder)
+    other = copy.copy(recall_embedder)
     other.name, other.fingerprint = "other-model", "f" * 64
     with pytest.raises(IndexMismatchError, match=r"minilm.*other-model.*shelfwise index build"):
-        HybridIndex.open(store, table, other, SETTINGS)
-    report = build_index(store, table, other, SETTINGS)
-    assert (report.embedded, report.added) == (len(table) - 1, 0)
-    assert HybridIndex.open(store, table, other, SETTINGS).search("tea", k=1, filters=Filters())
-    assert build_index(store, table, embedder, SETTINGS).embedded == 0
+        HybridIndex.open(store, recall_table, other, SETTINGS)
+    report = build_index(store, recall_table, other, SETTINGS)
+    assert (report.embedded, report.added) == (len(recall_table) - 1, 0)
+    assert HybridIndex.open(store, recall_table, other, SETTINGS).search(
+        "tea", k=1, filters=Filters()
+    )
+    assert build_index(store, recall_table, recall_embedder, SETTINGS).embedded == 0
 
 
 def test_two_builds_do_not_meet(
-    store: Path, table: ProductTable, embedder: CountingEmbedder
+    store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder
 ) -> None:
     with (
         IndexStore(store).building(),
         pytest.raises(DataError, match="another `shelfwise index build` is running"),
     ):
-        build_index(store, table, embedder, SETTINGS)
+        build_index(store, recall_table, recall_embedder, SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -115,35 +116,35 @@ def test_two_builds_do_not_meet(
     ["manifest.json", "rows.npz", "vectors/manifest.json", "vectors/*.faiss", "lexical/meta.json"],
 )
 def test_damage_is_noticed_and_the_next_build_repairs_it(
-    store: Path, table: ProductTable, embedder: CountingEmbedder, name: str
+    store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder, name: str
 ) -> None:
     (path,) = (store / "index").glob(f"gen-*/{name}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     if name != "rows.npz":  # which searching does not need
         with pytest.raises(DataError, match="shelfwise index build"):
-            HybridIndex.open(store, table, embedder, SETTINGS)
-    report = build_index(store, table, embedder, SETTINGS)
+            HybridIndex.open(store, recall_table, recall_embedder, SETTINGS)
+    report = build_index(store, recall_table, recall_embedder, SETTINGS)
     assert not report.up_to_date
     assert report.embedded == 0
-    index = HybridIndex.open(store, table, embedder, SETTINGS)
+    index = HybridIndex.open(store, recall_table, recall_embedder, SETTINGS)
     assert len(index.search("tea", k=10, filters=Filters())) == 10
 
 
 def test_a_lower_limit_makes_the_index_approximate(
-    store: Path, table: ProductTable, embedder: CountingEmbedder
+    store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder
 ) -> None:
     many = [
         Product(product_id=f"{kind}{n}", title=f"{n} piece {kind}")
         for n in range(3)
         for kind in KINDS
     ]
-    larger, *_ = table.upsert(many)
+    larger, *_ = recall_table.upsert(many)
     settings = SETTINGS.model_copy(update={"exact_limit": 100, "ann_recall": 0.9})
-    report = build_index(store, larger, embedder, settings)
+    report = build_index(store, larger, recall_embedder, settings)
     assert report.kind == "approximate"
     assert report.recall >= 0.85
-    assert build_index(store, larger, embedder, settings).up_to_date
-    back = build_index(store, larger, embedder, SETTINGS)
+    assert build_index(store, larger, recall_embedder, settings).up_to_date
+    back = build_index(store, larger, recall_embedder, SETTINGS)
     assert (back.kind, back.recall, back.embedded) == ("exact", 1.0, 0)
 
 
@@ -170,12 +171,12 @@ if moment == "publish":
 if moment == "clear":
     clear, seen = IndexStore._clear, []
     IndexStore._clear = lambda self: die() if seen else seen.append(clear(self))
-table = ProductTable.open(store / "later.arrow")
-embedder = SimpleNamespace(name="minilm", fingerprint=fingerprint, dimension=384)
+recall_table = ProductTable.open(store / "later.arrow")
+recall_embedder = SimpleNamespace(name="minilm", fingerprint=fingerprint, dimension=384)
 if moment == "embed":
-    embedder = SentenceTransformerEmbedder(model)
+    recall_embedder = SentenceTransformerEmbedder(model)
 retrieval.index_build.build_index(
-    store, table, embedder, RetrievalSettings(arm_depth=30), progress=progress
+    store, recall_table, recall_embedder, RetrievalSettings(arm_depth=30), progress=progress
 )
 """
 
@@ -185,41 +186,39 @@ retrieval.index_build.build_index(
 )
 def test_a_killed_build_leaves_an_index_and_is_taken_up(
     store: Path,
-    table: ProductTable,
-    embedder: CountingEmbedder,
+    recall_table: ProductTable,
+    recall_embedder: CountingEmbedder,
     moment: str,
     left: int,
 ) -> None:
     new = [Product(product_id=f"k{n}", title=f"garden gnome {n}") for n in range(20)]
-    later, *_ = table.upsert(new)
+    later, *_ = recall_table.upsert(new)
     later.save(store / "later.arrow")
     if moment != "embed":  # past it no model is needed, and loading one takes long
-        folder = IndexStore(store).embeddings(embedder.fingerprint)
-        cache = EmbeddingCache(folder, embedder.fingerprint, embedder.dimension)
-        embed_products(later, np.arange(len(later)), cache, embedder)
+        folder = IndexStore(store).embeddings(recall_embedder.fingerprint)
+        cache = EmbeddingCache(folder, recall_embedder.fingerprint, recall_embedder.dimension)
+        embed_products(later, np.arange(len(later)), cache, recall_embedder)
     model = str(resolve("all-minilm-l6-v2"))
-    command = [sys.executable, "-c", KILLED, str(store), moment, model, embedder.fingerprint]
+    command = [sys.executable, "-c", KILLED, str(store), moment, model, recall_embedder.fingerprint]
     killed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     # Up to the switch the old index serves, after it the new one.
-    serves = later if moment == "clear" else table
-    index = HybridIndex.open(store, serves, embedder, SETTINGS)
+    serves = later if moment == "clear" else recall_table
+    index = HybridIndex.open(store, serves, recall_embedder, SETTINGS)
     gnomes = [
-        each
-        for each in _ids(index.search("garden gnome", k=9, filters=Filters()))
-        if each[0] == "k"
+        each for each in ids(index.search("garden gnome", k=9, filters=Filters())) if each[0] == "k"
     ]
     assert bool(gnomes) == (moment == "clear")
-    report = build_index(store, later, embedder, SETTINGS)
+    report = build_index(store, later, recall_embedder, SETTINGS)
     assert report.embedded == left
     assert report.up_to_date == (moment == "clear")
-    found = HybridIndex.open(store, later, embedder, SETTINGS)
+    found = HybridIndex.open(store, later, recall_embedder, SETTINGS)
     assert "gnome" in found.search("garden gnome", k=1, filters=Filters())[0].product.title
     assert len(list((store / "index").glob("gen-*"))) == 1
 
 
 def test_progress_names_the_stages(
-    table: ProductTable, embedder: CountingEmbedder, tmp_path: Path
+    recall_table: ProductTable, recall_embedder: CountingEmbedder, tmp_path: Path
 ) -> None:
     seen: dict[str, tuple[int, int]] = {}
 
@@ -227,6 +226,6 @@ def test_progress_names_the_stages(
         seen[stage] = (done, total)
 
     told: Callable[[str, int, int], None] = progress
-    build_index(tmp_path, table, embedder, SETTINGS, progress=told)
+    build_index(tmp_path, recall_table, recall_embedder, SETTINGS, progress=told)
     assert list(seen) == ["embed", "vectors", "lexical"]
     assert all(done == total for done, total in seen.values())

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
@@ -25,12 +25,15 @@ from reranker.errors import ConfigError
 from reranker.models.adapter import CARD_FILE, WEIGHTS_FILE, AdapterCard, BaseModelCard
 from reranker.models.asking import describe
 from reranker.models.embedded import EmbeddedModel
+from reranker.models.loading import load_causal_model
+from reranker.models.merging import merge
 from reranker.models.rendering import PromptRenderer, load_tokenizer
 from reranker.models.stored_folder import file_sha256
 from reranker.models.vllm import guard
 from reranker.models.vllm.adapters import load_adapter, unload_adapter
 from reranker.models.vllm.client import VLLMModel
 from reranker.models.vllm.process import RunningServer
+from reranker.schema import Prompt
 from reranker.settings import ModelSettings, ServerSettings
 
 KEY = "sesame"
@@ -131,6 +134,22 @@ def with_card(
     return folder
 
 
+def merged_scores(
+    folder: Path, adapter: Path, prompts: Sequence[Prompt]
+) -> list[tuple[float, ...]]:
+    """Ask the model of a folder in this process, an adapter merged into it."""
+    from reranker.models.prefill import CausalScorer  # loads torch
+
+    model = load_causal_model(folder, "float32")
+    merge(model, adapter)
+    renderer = PromptRenderer(load_tokenizer(folder))
+    return CausalScorer(model, prefixes=0).score([renderer.render(one) for one in prompts])
+
+
+def best_first(logprobs: Sequence[float]) -> list[int]:
+    return sorted(range(len(logprobs)), key=lambda slot: -logprobs[slot])
+
+
 @pytest.fixture(scope="module")
 def command_line(
     smollm2_folder: Path, adapter: Path
@@ -171,7 +190,7 @@ class TestCommandLine:
     Running = tuple["subprocess.Popen[str]", ServerSettings]
 
     def test_an_adapter_is_asked_for_by_name(
-        self, command_line: Running, smollm2_folder: Path, model: EmbeddedModel
+        self, command_line: Running, smollm2_folder: Path, adapter: Path, model: EmbeddedModel
     ) -> None:
         _, settings = command_line
         named = ModelSettings(name=str(smollm2_folder))
@@ -181,7 +200,13 @@ class TestCommandLine:
         prompts = [ask("labels", seed) for seed in range(2)]
         ours = anyio.run(model.read, prompts)
         assert widest_gap(anyio.run(base.read, prompts), ours) < 0.02
-        assert widest_gap(anyio.run(loud.read, prompts), ours) > 0.1
+        served = anyio.run(loud.read, prompts)
+        assert widest_gap(served, ours) > 0.1
+        for one, merged in zip(
+            served, merged_scores(smollm2_folder, adapter, prompts), strict=True
+        ):
+            assert one.logprobs == pytest.approx(merged, abs=0.02)
+            assert best_first(one.logprobs) == best_first(merged)
         for one in (base, loud):
             assert one.spec.readouts == {"labels", "generate"}
             with pytest.raises(ConfigError, match=r"LoRA on .* merge the adapter"):

@@ -35,5 +35,5 @@ def make_tiny(folder: Path, tokenizer_from: Path, *, window: int | None = None) 
     return folder
 
 
-def load(folder: Path, **settings: Any) -> EmbeddedModel:
+def load_tiny(folder: Path, **settings: Any) -> EmbeddedModel:
     return EmbeddedModel(folder, ModelSettings(name="tiny", dtype="float32", **settings))

@@ -1,6 +1,7 @@
-"""Put the concrete parts together: the only room that knows them all.
+"""Put the concrete parts together, as the settings say.
 
-One module for each part of a shop, and `search`, which joins them; take what you need from here.
+One module each for models, catalogue, behaviour and interest, and `search`, which joins them. Take
+what you need from here.
 """
 
 from reranker.wiring.behaviour import (

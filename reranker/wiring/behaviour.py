@@ -34,8 +34,8 @@ def has_behaviour(settings: Settings) -> bool:
     return file.exists()
 
 
-def nothing_in(settings: Settings) -> DataError:
-    """Return the error of a store that no behaviour has been imported into."""
+def no_behaviour_in(settings: Settings) -> DataError:
+    """Return the error of a store in which there is no behaviour to read."""
     remedy = "run shelfwise behaviour import"
     return DataError(f"{settings.store.path} holds no behaviour: {remedy}")
 
@@ -149,7 +149,7 @@ def snapshot_behaviour(settings: Settings, *, progress: Progress = no_progress) 
     if target is None:
         raise ConfigError("set store.snapshot to a folder of its own, or a database, for it")
     if not (settings.store.path / FILE_NAME).exists():
-        raise nothing_in(settings)
+        raise no_behaviour_in(settings)
     with BehaviourStore(settings.store.path, read_only=True, privacy=settings.privacy) as behaviour:
         return _write_snapshot(behaviour, target, progress)
 
@@ -207,7 +207,7 @@ def build_labels(
         DataError: the store holds no behaviour.
     """
     if not has_behaviour(settings):
-        raise nothing_in(settings)
+        raise no_behaviour_in(settings)
     with open_behaviour(settings, read_only=True) as behaviour:
         return labels.build_labels(
             behaviour,

@@ -6,7 +6,7 @@ from reranker.learned_interest import learning
 from reranker.learned_interest.stored import InterestManifest, StoredInterest
 from reranker.ports import Progress, no_progress
 from reranker.settings import Settings
-from reranker.wiring.behaviour import has_behaviour, nothing_in, open_behaviour
+from reranker.wiring.behaviour import has_behaviour, no_behaviour_in, open_behaviour
 from reranker.wiring.catalogue import catalogue_file
 from retrieval.product_table import ProductTable
 
@@ -25,7 +25,7 @@ def learn_interest(
         DataError: the store holds no catalogue or no behaviour, or too little of it.
     """
     if not has_behaviour(settings):
-        raise nothing_in(settings)
+        raise no_behaviour_in(settings)
     table = ProductTable.open(catalogue_file(settings))
     with open_behaviour(settings, read_only=True) as behaviour:
         return learning.learn_interest(

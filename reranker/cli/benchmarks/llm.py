@@ -1,6 +1,6 @@
 """`shelfwise benchmark llm` and `equality`: a vLLM server beside its peers, its limit, its twin."""
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from eval.benchmarks.llm import LLMBenchmark
 
 _PATIENCE_S = 600.0
-_TUNED = "tuned"
+_ADAPTER = "adapter-beside-its-base"
 
 
 def llm(
@@ -101,15 +101,14 @@ def equality(
 
     settings = load_settings(config, store, sets)
     model = settings.model.model_copy(update={"dtype": "float32"})
-    beside = {_TUNED: adapter_beside(settings)} if lora else {}
-    merged = nullcontext(settings) if lora else merged_into_base(settings, dtype="float32")
-    with (
-        progress_bars() as report,
-        merged as whole,
-        server_of(whole, report, dtype="float32", adapters=beside) as server,
-    ):
-        served = served_by(whole, server.url, adapter=_TUNED if lora else None)
+    beside = {_ADAPTER: adapter_beside(settings)} if lora else {}
+    to_serve = nullcontext(settings) if lora else merged_into_base(settings, dtype="float32")
+    with progress_bars() as report, ExitStack() as stack:
+        # First, for it knows whether the adapter was made for this model and these templates.
         embedded = EmbeddedModel.load(model, progress=report)
+        whole = stack.enter_context(to_serve)
+        server = stack.enter_context(server_of(whole, report, dtype="float32", adapters=beside))
+        served = served_by(whole, server.url, adapter=_ADAPTER if lora else None)
         entries = lists_of(served, embedded, lists, report)
 
         async def run() -> "Equality":

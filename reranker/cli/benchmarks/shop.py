@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from reranker.settings import Settings
 
 _SHOPPERS = 500
+_NOT_BESIDE = (
+    "leave out --lora, and it is compared merged, or set model.adapter to a LoRA adapter that was "
+    "tuned with ranking.readout = labels"
+)
 _NO_PEERS = "no peers: make peers sets up their environment (.venv-peers)"
 
 
@@ -77,15 +81,18 @@ def adapter_beside(settings: "Settings") -> Path:
     """Return the settings' adapter, for serving it beside their model.
 
     Raises:
-        ConfigError: they name none, or vLLM serves it merged only.
+        ConfigError: they name none, or one that vLLM cannot serve but merged.
     """
     from reranker.models.adapter import adapter_of
     from reranker.models.vllm.beside import rank_beside
 
     adapter = adapter_of(settings.model)
-    if adapter is None:
-        raise ConfigError("--lora: model.adapter names no adapter that could be served")
-    rank_beside(adapter)
+    try:
+        if adapter is None:
+            raise ConfigError("model.adapter names none")
+        rank_beside(adapter)
+    except ConfigError as error:
+        raise ConfigError(f"--lora: {error}; {_NOT_BESIDE}") from error
     return adapter
 
 
@@ -108,12 +115,15 @@ def server_of(
 
 
 def served_by(settings: "Settings", url: str, *, adapter: str | None = None) -> "Settings":
-    """Return the settings with one server in place of what they name, and of it an adapter."""
-    server = settings.server.model_copy(update={"urls": (url,), "adapter": adapter})
-    model = settings.model
-    if adapter is not None:
-        model = model.model_copy(update={"adapter": "none"})
-    return settings.model_copy(update={"server": server, "model": model})
+    """Return the settings with one server in place of those that they name.
+
+    Args:
+        settings: whose model it serves.
+        url: of the server.
+        adapter: that it is asked for by name; None asks for the model alone.
+    """
+    own = {"urls": (url,), "served_name": None, "adapter": adapter}
+    return settings.model_copy(update={"server": settings.server.model_copy(update=own)})
 
 
 def peers_python(given: "Path | None") -> "Path | None":
