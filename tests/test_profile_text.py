@@ -60,6 +60,10 @@ def test_the_order_alone_says_nothing_of_time(language: str, golden: Callable[..
     bought = ["p1", "p2", "p3", "p1", "p4", "p5"]
     events = untimed_purchases(bought, NOW)
     profile = build(events, timed=False, language=language)
+    timed = build(events, language=language)
+    of_time = r"\b(days?|weeks?|months?|due|ago|today)\b|天|周|个月"
+    assert re.search(of_time, timed.summary)
+    assert not re.search(of_time, profile.summary)
     golden(f"profile.untimed.v2.{language}.txt", profile.summary + "\n")
 
 

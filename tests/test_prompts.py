@@ -60,6 +60,8 @@ def test_listwise_rendering(readout: str, language: str, golden) -> None:
         **variables,
     )
     text = "\n".join(f"--- {role}\n{content}" for role, content in messages) + "\n"
+    places = [text.index(card["text"]) for card in CARDS]
+    assert places == sorted(places)
     golden(f"listwise_{readout}.v{template.version}.{language}.txt", text)
 
 
