@@ -45,9 +45,9 @@ _NEUTRAL = str.maketrans(
 TEMPLATE_VERSION = 2
 """Of the listwise templates and of what cards end with, together: adapters record the former."""
 _SAID_BY_THE_SHOP = re.compile(
-    r"^(?=(sales|bought|viewed|clicked|a favou?rite|put in|sent back"
-    r"|销量|买过|最近浏览|最近点击|已收藏|加入过|退过货))(.*)$",
-    re.IGNORECASE | re.DOTALL,
+    r"sales|bought|viewed|clicked|a favou?rite|put in|sent back"
+    r"|销量|买过|最近浏览|最近点击|已收藏|加入过|退过货",
+    re.IGNORECASE,
 )
 _DESCRIPTION_CHARACTERS = 600
 _SEPARATOR = " | "
@@ -85,14 +85,22 @@ def clean(text: str) -> str:
     return one_line(text.translate(_NEUTRAL))
 
 
-def card_text(product: Product, tokenizer: Tokenizer, max_tokens: int) -> str:
-    """Return a product's own text: facts joined by `` | ``, the most telling first, in its budget.
+def card_text(product: Product) -> str:
+    """Return a product's own text: facts joined by `` | ``, the most telling first."""
+    parts = (clean(part) for part in _facts(product) if part)
+    return _SEPARATOR.join(_quoted(part) for part in parts if part)
+
+
+def cut_card(text: str, tokenizer: Tokenizer, max_tokens: int) -> str:
+    """Return as much of a `card_text` as has room.
 
     The description comes last, as far as room allows; the title is cut when it alone is too long.
     """
-    parts = [_SAID_BY_THE_SHOP.sub(r"“\2”", clean(part)) for part in _facts(product)]
-    text = _SEPARATOR.join(part for part in parts if part)
     return tokenizer.truncate(text, max_tokens).rstrip(" |")
+
+
+def _quoted(part: str) -> str:
+    return f"“{part}”" if _SAID_BY_THE_SHOP.match(part) else part
 
 
 def card_evidence(candidate: Candidate, told: Told | None, language: Language) -> str:

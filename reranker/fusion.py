@@ -28,9 +28,9 @@ class _Known(NamedTuple):
 
 class _Evidence(NamedTuple):
     known: _Known
-    llm_logprob: float | None
-    llm_rank: int | None
-    llm_reason: str | None
+    llm_logprob: float | None = None
+    llm_rank: int | None = None
+    llm_reason: str | None = None
 
 
 class _Placed(NamedTuple):
@@ -72,6 +72,8 @@ class Blend:
             key=lambda pair: (-pair[0].score, pair[1].candidate.recall_rank),
         )
         self._known = [each for _, each in ordered]
+        self._shown = 0
+        self._behind: tuple[RankedItem, ...] = ()
 
     def shown(self, most: int | None = None) -> tuple[Candidate, ...]:
         """Return the first candidates, or all, in fallback order: the model's windows take these.
@@ -79,7 +81,15 @@ class Blend:
         They tell how much they sell, where that is known.
         """
         first = self._known[:most]
+        self._shown = len(first)
         return with_sales([each.candidate for each in first], [each.learned for each in first])
+
+    def prepare(self) -> None:
+        """Make the items that the model is not shown, which `items` then finds made.
+
+        For the time in which the model is waited for.
+        """
+        self._behind = self._unseen(self._known[self._shown :], self._shown)
 
     def items(self, judgement: Judgement) -> tuple[RankedItem, ...]:
         """Return every candidate exactly once, in final order.
@@ -90,18 +100,20 @@ class Blend:
         told = zip(
             self._known, judgement.logprobs, judgement.places, judgement.reasons, strict=True
         )
-        evidence = [_Evidence(*each) for each in told]
-        seen = [item for item in evidence if item.llm_rank is not None]
-        unseen = [item for item in evidence if item.llm_rank is None]
+        seen = [_Evidence(*each) for each in told if each[2] is not None]
+        behind = self._behind
+        if len(seen) + len(behind) != len(self._known):  # not prepared, or a window was lost
+            places = zip(self._known, judgement.places, strict=True)
+            behind = self._unseen([each for each, place in places if place is None], len(seen))
         # Those that the model saw come first, whatever the weights.
-        base = 1.0 if unseen else 0.0
+        base = 1.0 if behind else 0.0
         judged = [each._replace(score=base + each.score) for each in self._judged(seen)]
-        ranked = _best_first(seen, judged)
-        ranked += _best_first(unseen, self._fallback([item.known for item in unseen]))
-        return tuple(
-            _ranked_item(item, placed, rank, len(seen))
-            for rank, (placed, item) in enumerate(ranked, start=1)
-        )
+        return _items(_best_first(seen, judged), 0, len(seen)) + behind
+
+    def _unseen(self, known: Sequence[_Known], behind: int) -> tuple[RankedItem, ...]:
+        """Return the items of candidates that the model has not judged, behind so many others."""
+        unseen = [_Evidence(each) for each in known]
+        return _items(_best_first(unseen, self._fallback(known)), behind, behind)
 
     def _fallback(self, known: Sequence[_Known]) -> list[_Placed]:
         recall = _borda([each.candidate.recall_rank for each in known])
@@ -163,6 +175,16 @@ def _best_first(
     return sorted(
         zip(placed, items, strict=True),
         key=lambda pair: (-pair[0].score, pair[1].known.candidate.recall_rank),
+    )
+
+
+def _items(
+    ranked: Sequence[tuple[_Placed, _Evidence]], behind: int, seen: int
+) -> tuple[RankedItem, ...]:
+    """Return items in their order, the first of which stands behind so many others."""
+    return tuple(
+        _ranked_item(item, placed, rank, seen)
+        for rank, (placed, item) in enumerate(ranked, start=behind + 1)
     )
 
 

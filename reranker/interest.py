@@ -6,6 +6,7 @@ the rule adds to that.
 """
 
 import math
+from typing import NamedTuple
 
 from reranker.schema import (
     Affinity,
@@ -26,6 +27,16 @@ _CATEGORY = 0.5
 _BRAND = 0.5
 _RULE = 2.0
 _SOFTENED = 2.0
+
+
+_Signal = tuple[float, str]
+_Strength = tuple[float, tuple[str, ...]]
+"""0 to 1, and the facts behind it, the strongest first."""
+
+
+class _Tastes(NamedTuple):
+    signals: list[_Signal]
+    joined: _Strength
 
 
 class Interest:
@@ -71,8 +82,8 @@ class _Rule:
         self._recent = {item.product_id: item.kind for item in profile.recent_items}
         self._brands = _by_name(profile.affinities, "brand")
         self._categories = _by_name(profile.affinities, "category")
-        # A query's candidates share few categories.
-        self._asked: dict[str | None, Affinity | None] = {}
+        # A query's candidates share few categories and brands.
+        self._asked: dict[tuple[str | None, str | None], _Tastes] = {}
 
     def of(self, product: Product) -> tuple[float | None, tuple[str, ...]]:
         """Return the strength, 0 to 1, and the facts behind it, the strongest first.
@@ -86,27 +97,33 @@ class _Rule:
         bought before; that it was lately speaks for nothing.
         None stands for what was sent back.
         """
-        if product.product_id in self._returned:
+        product_id = product.product_id
+        if product_id in self._returned:
             return None, ("sent back",)
-        signals: list[tuple[float, str]] = []
-        if repeat := self._repeats.get(product.product_id):
+        tastes = self._tastes(product.category, product.brand)
+        signals: list[_Signal] = []
+        if repeat := self._repeats.get(product_id):
             signals.append(repeat)
-        elif bought := self._purchases.get(product.product_id):
+        elif bought := self._purchases.get(product_id):
             signals.append(self._bought(bought))
-        kind = self._recent.get(product.product_id)
+        kind = self._recent.get(product_id)
         if kind is not None and kind is not EventKind.PURCHASE:
             signals.append((_TOUCHED_LATELY, f"lately: {kind}"))
-        if affinity := self._narrowest(product.category):
-            signals.append((_CATEGORY * affinity.weight, f"category {affinity.name}"))
-        if affinity := self._brands.get((product.brand or "").casefold()):
-            signals.append((_BRAND * affinity.weight, f"brand {affinity.name}"))
-        if not signals:
-            return 0.0, ()
-        signals.sort(key=lambda signal: -signal[0])
-        strengths, facts = zip(*signals, strict=True)
-        return 1 - math.prod(1 - strength for strength in strengths), facts
+        return _joined([*signals, *tastes.signals]) if signals else tastes.joined
 
-    def _bought(self, times: int) -> tuple[float, str]:
+    def _tastes(self, category: str | None, brand: str | None) -> _Tastes:
+        """Return what speaks for all products of a category and a brand."""
+        known = self._asked.get((category, brand))
+        if known is None:
+            signals: list[_Signal] = []
+            if affinity := self._narrowest(category):
+                signals.append((_CATEGORY * affinity.weight, f"category {affinity.name}"))
+            if affinity := self._brands.get((brand or "").casefold()):
+                signals.append((_BRAND * affinity.weight, f"brand {affinity.name}"))
+            known = self._asked[category, brand] = _Tastes(signals, _joined(signals))
+        return known
+
+    def _bought(self, times: int) -> _Signal:
         """Return the signal of a product that is not among the repeat purchases named."""
         if times > 1:
             return _BOUGHT_AGAIN * times / (times + 1), f"bought {times} times"
@@ -114,14 +131,18 @@ class _Rule:
 
     def _narrowest(self, category: str | None) -> Affinity | None:
         """Return the affinity to the narrowest category around; more would count twice."""
-        if category not in self._asked:
-            paths = reversed(category_paths(category))
-            found = (self._categories[path] for path in paths if path in self._categories)
-            self._asked[category] = next(found, None)
-        return self._asked[category]
+        paths = reversed(category_paths(category))
+        return next((self._categories[path] for path in paths if path in self._categories), None)
 
 
-def _repeat_signal(repeat: RepeatPurchase, profile: UserProfile) -> tuple[float, str]:
+def _joined(signals: list[_Signal]) -> _Strength:
+    if not signals:
+        return 0.0, ()
+    strengths, facts = zip(*sorted(signals, key=lambda signal: -signal[0]), strict=True)
+    return 1 - math.prod(1 - strength for strength in strengths), facts
+
+
+def _repeat_signal(repeat: RepeatPurchase, profile: UserProfile) -> _Signal:
     strength = _BOUGHT_AGAIN * repeat.count / (repeat.count + 1)
     fact = f"bought {repeat.count} times"
     if not profile.timed or repeat.rhythm is None:

@@ -29,8 +29,9 @@ from reranker.schema import (
     Value,
 )
 from reranker.settings import RankingSettings
-from reranker.strategies import rank
-from reranker.windows import WindowAnswer, WindowJudge
+from reranker.strategies import Ranking, Window
+from reranker.windows import Questions, WindowAnswer, WindowJudge
+from reranker.workers import in_worker
 
 _LATE = "the deadline passed before the model answered"
 _CUT_SHORT = "the deadline passed before the model had judged every window"
@@ -124,29 +125,22 @@ class ListwiseRanker:
             return self._settings.language
         return detect_language(request.query)
 
-    async def judge(
+    def begin(
         self,
         request: SearchRequest,
         profile: UserProfile | None,
         candidates: Sequence[Candidate],
-        *,
-        deadline: float = math.inf,
-    ) -> Judgement:
-        """Ask the model about all candidates, in as many windows as that takes.
+    ) -> "Asking":
+        """Begin to ask the model about all candidates, in as many windows as that takes.
 
         Args:
             request: the search; the order of its first ``k`` places matters.
             profile: of its shopper; None says nothing about anybody.
             candidates: most promising first.
-            deadline: moment of `time.monotonic` at which waiting for the model ends. What it has
-                judged by then keeps its places.
 
         Raises:
             ConfigError: the request names an adapter, and the model takes none by name.
         """
-        size = len(candidates)
-        if size < 2:
-            return Judgement.nothing(size, "model")
         judge = WindowJudge(
             self.model if request.adapter is None else self.model.with_adapter(request.adapter),
             self._settings,
@@ -156,37 +150,78 @@ class ListwiseRanker:
             language=self.language(request),
             profile=profile,
             candidates=candidates,
-            deadline=deadline,
         )
-        evidence = _Evidence(size)
+        ranking = Ranking(
+            len(candidates),
+            strategy=self._settings.strategy,
+            window=self._window,
+            step=min(self._settings.step, self._window - 1),
+            top_k=request.k,
+        )
+        return Asking(judge, ranking, len(candidates))
 
-        async def compare(windows: Sequence[tuple[int, ...]]) -> list[tuple[float, ...] | None]:
-            answers = await judge.answers(windows)
-            evidence.add(windows, answers)
-            return [answer.scores for answer in answers]
+    async def judge(
+        self,
+        request: SearchRequest,
+        profile: UserProfile | None,
+        candidates: Sequence[Candidate],
+        *,
+        deadline: float = math.inf,
+    ) -> Judgement:
+        """Ask the model about all candidates; see `begin` and `Asking.judgement`."""
+        return await self.begin(request, profile, candidates).judgement(deadline=deadline)
 
-        order: tuple[int, ...] = ()
+
+class Asking:
+    """The asking of the model about the candidates of one request."""
+
+    def __init__(self, judge: WindowJudge, ranking: Ranking, size: int) -> None:
+        """Take a ranking at its start, and who judges its windows of so many candidates."""
+        self._judge = judge
+        self._ranking = ranking
+        self._size = size
+        self._prepared: Questions | None = None
+
+    def prepare(self) -> Self:
+        """Make the prompts of the first round in this thread, so that no other has to."""
+        self._prepared = self._judge.questions(self._ranking.windows)
+        return self
+
+    async def judgement(self, *, deadline: float = math.inf) -> Judgement:
+        """Return what the model says, once.
+
+        Args:
+            deadline: moment of `time.monotonic` at which waiting for the model ends. What it has
+                judged by then keeps its places.
+        """
+        if self._size < 2:
+            return Judgement.nothing(self._size, "model")
+        evidence = _Evidence(self._size)
         with anyio.move_on_after(max(deadline - time.monotonic(), 0)) as waiting:
-            async for better in rank(
-                size,
-                compare,
-                strategy=self._settings.strategy,
-                window=self._window,
-                step=min(self._settings.step, self._window - 1),
-                top_k=request.k,
-            ):
-                order = better
+            while windows := self._ranking.windows:
+                answers = await self._judge.answers(await self._questions(windows), deadline)
+                evidence.add(windows, answers)
+                self._ranking.take([answer.scores for answer in answers])
+        order = self._ranking.order
         # A model that was told of the deadline may give up by itself, just before it.
-        late = waiting.cancelled_caught or (len(order) < size and time.monotonic() >= deadline)
-        judged = evidence.judgement(order, late=late)
-        watch = judge.stopwatch
-        return judged.model_copy(
+        late = waiting.cancelled_caught or (
+            len(order) < self._size and time.monotonic() >= deadline
+        )
+        watch = self._judge.stopwatch
+        return evidence.judgement(order, late=late).model_copy(
             update={
                 "rounds": watch.rounds,
                 "prompt_ms": watch.prompt_ms,
                 "model_ms": watch.model_ms,
             }
         )
+
+    async def _questions(self, windows: Sequence[Window]) -> Questions:
+        questions, self._prepared = self._prepared, None
+        if questions is not None:
+            return questions
+        # In a thread: cleaning and counting text would hold up other requests.
+        return await in_worker(self._judge.questions, windows)
 
 
 def _readout(settings: RankingSettings, spec: ModelSpec) -> Readout:
@@ -215,7 +250,7 @@ class _Evidence:
         self._reasons: dict[int, str] = {}
         self._answers: list[WindowAnswer] = []
 
-    def add(self, windows: Sequence[tuple[int, ...]], answers: Sequence[WindowAnswer]) -> None:
+    def add(self, windows: Sequence[Window], answers: Sequence[WindowAnswer]) -> None:
         """Take the answers of a round."""
         for window, answer in zip(windows, answers, strict=True):
             self._answers.append(answer)

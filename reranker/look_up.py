@@ -10,9 +10,10 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Condition
 from types import TracebackType
+from typing import TypeVar
 
 from reranker.deadlines import Deadline
 from reranker.errors import StoreUnavailable
@@ -33,6 +34,7 @@ from reranker.workers import TooLate, in_turn, in_worker
 
 _TURN_WITHIN = 0.5
 
+_Made = TypeVar("_Made")
 _Known = tuple[UserProfile | None, tuple[Issue, ...]]
 """What is known of a shopper, and why it is nothing."""
 _NOBODY: _Known = (None, ())
@@ -105,18 +107,31 @@ class LookUp:
         """Say why the interest learnt last is not in use; None if it is."""
         return self._interest.fault if self._interest is not None else None
 
-    async def find(self, request: SearchRequest, deadline: Deadline, *, reserve: float) -> Found:
-        """Return the profile and the candidates, or what the short way gives.
+    async def find(
+        self,
+        request: SearchRequest,
+        deadline: Deadline,
+        *,
+        reserve: float,
+        then: Callable[[Found], _Made],
+    ) -> _Made:
+        """Find the profile and the candidates, or what the short way gives.
 
         Args:
             request: the search.
             deadline: of it.
             reserve: seconds of the deadline that what follows needs.
+            then: goes on with them in the same thread, whose caches hold them.
+
+        Returns:
+            What ``then`` returns.
         """
         try:
-            return await in_turn(self.now, request, **_limits(deadline, reserve))
+            limits = _limits(deadline, reserve)
+            return await in_turn(lambda: then(self.now(request)), **limits)
         except TooLate:
-            return await in_worker(self._briefly, request, time.monotonic())
+            given_up_at = time.monotonic()
+            return await in_worker(lambda: then(self._briefly(request, given_up_at)))
 
     async def find_profile(
         self,
@@ -125,25 +140,26 @@ class LookUp:
         deadline: Deadline,
         *,
         reserve: float,
-    ) -> Found:
-        """Return the profile beside candidates that are known; else see `find`."""
+        then: Callable[[Found], _Made],
+    ) -> _Made:
+        """Find the profile beside candidates that are known; else see `find`."""
         started = time.monotonic()
         given = tuple(candidates)
         stranger = self._profiles is None or request.user_id is None
         if stranger and not (self._interest and self._interest.knows(request.at)):
-            return Found(None, given, profile_ms=_since(started), recall_ms=0.0)
+            found = Found(None, given, profile_ms=_since(started), recall_ms=0.0)
+            return await in_worker(then, found)
         try:
             limits = _limits(deadline, reserve)
-            return await in_turn(self._around, request, given, **limits)
+            return await in_turn(lambda: then(self._around(request, given)), **limits)
         except TooLate:
-            gone = _since(started)
+            found = Found(None, given, profile_ms=_since(started), recall_ms=0.0)
             if not stranger:
-                now = time.monotonic()
-                return Found(None, given, profile_ms=gone, recall_ms=0.0, given_up_at=now)
-            # Of a stranger nothing needful is missing.
-            lost = self._interest is not None and self._interest.knows(request.at)
-            issues = (_INTEREST_CUT,) if lost else ()
-            return Found(None, given, profile_ms=gone, recall_ms=0.0, issues=issues)
+                found = replace(found, given_up_at=time.monotonic())
+            elif self._interest is not None and self._interest.knows(request.at):
+                # Of a stranger nothing needful is missing.
+                found = replace(found, issues=(_INTEREST_CUT,))
+            return await in_worker(then, found)
 
     def now(self, request: SearchRequest) -> Found:
         """Find the profile and the candidates in this thread.

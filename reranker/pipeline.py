@@ -4,7 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Self
@@ -14,7 +16,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from reranker.deadlines import Deadline, Finishing
 from reranker.errors import DataError
 from reranker.fusion import Blend
-from reranker.listwise import Judgement, ListwiseRanker
+from reranker.listwise import Asking, Judgement, ListwiseRanker
 from reranker.look_up import Found, LookUp
 from reranker.ports import CandidateIndex, InterestSource, ProfileStore, Recommender
 from reranker.sales import with_sales
@@ -27,8 +29,22 @@ from reranker.schema import (
     UserProfile,
 )
 from reranker.settings import Settings
+from reranker.workers import while_waiting
 
 _CUT = "no time was left to look up the shopper, what is near in meaning, and the model's order"
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A request about which everything has been looked up.
+
+    Attributes:
+        asking: of the model; None where no time is left for it.
+    """
+
+    found: Found
+    blend: Blend
+    asking: Asking | None
 
 
 class Reranker:
@@ -119,14 +135,13 @@ class Reranker:
                 behaviour in a database that does not answer: see ``issues``.
         """
         deadline = self._deadline(request)
-        found = await self._look_up.find(
-            request, deadline, reserve=self._finishing.seconds(deadline)
+        begun = await self._look_up.find(
+            request,
+            deadline,
+            reserve=self._finishing.seconds(deadline),
+            then=partial(self._begin, request, self._settings.ranking.depth),
         )
-        if found.given_up_at is not None:
-            return self._unjudged(request, found, deadline, found.given_up_at)
-        depth = self._settings.ranking.depth or len(found.candidates)
-        # What is shown has been judged: the first k, even where fewer would be by the setting.
-        return await self._rank(request, found, deadline, depth=max(depth, request.k))
+        return await self._finish(request, begun, deadline)
 
     async def arerank(
         self, request: SearchRequest, candidates: Sequence[Candidate]
@@ -146,54 +161,65 @@ class Reranker:
         for product_id, count in counts.items():
             if count > 1:
                 raise DataError(f"the candidates hold product {product_id!r} {count} times")
-        found = await self._look_up.find_profile(
-            request, candidates, deadline, reserve=self._finishing.seconds(deadline)
+        begun = await self._look_up.find_profile(
+            request,
+            candidates,
+            deadline,
+            reserve=self._finishing.seconds(deadline),
+            then=partial(self._begin, request, 0),
         )
-        if found.given_up_at is not None:
-            return self._unjudged(request, found, deadline, found.given_up_at)
-        return await self._rank(request, found, deadline, depth=len(candidates))
+        return await self._finish(request, begun, deadline)
 
     def _deadline(self, request: SearchRequest) -> Deadline:
         return Deadline.of(request.deadline_ms or self._settings.ranking.deadline_ms)
 
-    async def _rank(
-        self, request: SearchRequest, found: Found, deadline: Deadline, *, depth: int
+    def _begin(self, request: SearchRequest, depth: int, found: Found) -> _Begun:
+        """Put what was found in order and make the first prompts.
+
+        Args:
+            request: the request.
+            depth: number of candidates that the model judges; 0 for all.
+            found: what was looked up.
+        """
+        blend = Blend(found.candidates, found.profile, found.interest, self._settings.fusion)
+        if found.given_up_at is not None:
+            return _Begun(found, blend, None)
+        # What is shown has been judged: the first k, even where fewer would be by the setting.
+        shown = blend.shown(max(depth, request.k) if depth else None)
+        return _Begun(found, blend, self._ranker.begin(request, found.profile, shown).prepare())
+
+    async def _finish(
+        self, request: SearchRequest, begun: _Begun, deadline: Deadline
     ) -> RerankResult:
+        if begun.asking is None:
+            return self._unjudged(request, begun, deadline)
         began = time.monotonic()
         waits_until = deadline.ends - self._finishing.seconds(deadline)
-        blend = self._blend(found)
-        judged = await self._ranker.judge(
-            request, found.profile, blend.shown(depth), deadline=waits_until
-        )
-        result = self._result(request, found, blend, judged, deadline)
+        while_waiting(begun.blend.prepare)
+        judged = await begun.asking.judgement(deadline=waits_until)
+        result = self._result(request, begun, judged, deadline)
         self._finishing.ended(max(waits_until, began))
         return result
 
-    def _blend(self, found: Found) -> Blend:
-        return Blend(found.candidates, found.profile, found.interest, self._settings.fusion)
-
-    def _unjudged(
-        self, request: SearchRequest, found: Found, deadline: Deadline, given_up_at: float
-    ) -> RerankResult:
+    def _unjudged(self, request: SearchRequest, begun: _Begun, deadline: Deadline) -> RerankResult:
         """Answer a request whose time went by in the look-up, without asking the model."""
-        blend = self._blend(found)
-        judged = Judgement.nothing(len(found.candidates)).model_copy(
+        judged = Judgement.nothing(len(begun.found.candidates)).model_copy(
             update={"issues": (Issue(code="look_up_cut", detail=_CUT),), "deadline_hit": True}
         )
-        result = self._result(request, found, blend, judged, deadline)
-        self._finishing.ended(given_up_at)
+        result = self._result(request, begun, judged, deadline)
+        self._finishing.ended(begun.found.given_up_at or deadline.ends)
         return result
 
     def _result(
         self,
         request: SearchRequest,
-        found: Found,
-        blend: Blend,
+        begun: _Begun,
         judged: Judgement,
         deadline: Deadline,
     ) -> RerankResult:
         blended = time.monotonic()
-        items = blend.items(judged.followed_by(len(found.candidates) - len(judged.places)))
+        found = begun.found
+        items = begun.blend.items(judged.followed_by(len(found.candidates) - len(judged.places)))
         spec = self._ranker.model.spec
         behind = self._look_up.behind
         stale: tuple[Issue, ...] = (Issue(code="index_behind", detail=behind),) if behind else ()

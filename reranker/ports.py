@@ -158,6 +158,10 @@ class Tokenizer(Protocol):
         """Return the number of tokens of a text."""
         ...
 
+    def count_all(self, texts: Sequence[str]) -> list[int]:
+        """Return the numbers of tokens of texts."""
+        ...
+
     def truncate(self, text: str, max_tokens: int) -> str:
         """Return the longest prefix of a text that has at most ``max_tokens`` tokens."""
         ...

@@ -1,9 +1,9 @@
 """How a list that is longer than one window is ranked by comparing windows.
 
 A strategy decides which windows the model judges, in which rounds, and puts their answers together.
-It knows candidates by their index only, and asks through a `Compare`: the windows of one round are
-judged at the same time. It yields the order after each round in which it has one to show: whoever
-runs out of time keeps the last.
+It knows candidates by their index only and asks nobody itself: a `Ranking` names the windows of the
+next round, whoever has them judged hands it the answers, and its order is the best so far: whoever
+runs out of time keeps that.
 
 Every candidate is shown to the model, whatever the length of the list. A window that was lost (its
 answer is None) costs its candidates that window's evidence and nothing else: those that no window
@@ -11,45 +11,61 @@ judged are left out of the order. Two rounds in a row that are lost whole end th
 """
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
+from collections.abc import Generator, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Window = tuple[int, ...]
 Scores = tuple[float, ...]
-Compare = Callable[[Sequence[Window]], Awaitable[Sequence[Scores | None]]]
-"""Judge windows of candidates: one score a candidate of each, higher is better, comparable within
-one window only; None for a window that was lost."""
+Answers = Sequence[Scores | None]
+"""Of each window of a round: one score a candidate, higher is better, comparable within one window
+only; None for a window that was lost."""
 
 Strategy = Literal["pivot", "sliding"]
 _LOST_ROUNDS = 2
 _MOST_ROUNDS = 24
 
 
-async def rank(
-    size: int, compare: Compare, *, strategy: Strategy, window: int, step: int, top_k: int
-) -> AsyncIterator[Window]:
-    """Yield better and better orders of candidates 0 to size - 1, which come most promising first.
+class Ranking:
+    """The ranking of one list, round by round.
 
-    Args:
-        size: number of candidates; up to ``window`` they are one window, whatever the strategy.
-        compare: judges windows.
-        strategy: for more than one window.
-        window: most candidates in one window, at least 2.
-        step: places by which the sliding window moves; less than ``window``.
-        top_k: places whose order matters; the rest may be in rough order.
+    Attributes:
+        windows: to be judged next, at the same time; empty at the end.
+        order: of candidates 0 to size - 1, the best known; empty before there is one to show.
     """
-    ranking = (
-        _sliding(size, compare, window, step)
-        if strategy == "sliding" and size > window
-        else _pivot(size, compare, window, top_k)
-    )
-    async for order in ranking:
-        yield order
+
+    def __init__(
+        self, size: int, *, strategy: Strategy, window: int, step: int, top_k: int
+    ) -> None:
+        """Begin with candidates that come most promising first.
+
+        Args:
+            size: number of candidates; up to ``window`` they are one window, whatever the strategy.
+            strategy: for more than one window.
+            window: most candidates in one window, at least 2.
+            step: places by which the sliding window moves; less than ``window``.
+            top_k: places whose order matters; the rest may be in rough order.
+        """
+        sliding = strategy == "sliding" and size > window
+        self._rounds = _sliding(size, window, step) if sliding else _pivot(size, window, top_k)
+        self.windows, self.order = next(self._rounds)
+
+    def take(self, answers: Answers) -> None:
+        """Go on to the next round with the answers to all windows of this one."""
+        self.windows, self.order = self._rounds.send(answers)
 
 
-async def _sliding(size: int, compare: Compare, window: int, step: int) -> AsyncIterator[Window]:
+class _Round(NamedTuple):
+    windows: tuple[Window, ...]
+    order: Window
+
+
+_Rounds = Generator[_Round, Answers, None]
+"""The last has no windows."""
+
+
+def _sliding(size: int, window: int, step: int) -> _Rounds:
     """Slide a window from the back to the front (RankGPT: Sun et al. 2023, arXiv 2304.09542).
 
     Windows end at ``size``, ``size - step`` and so on, and the last starts at the very front, so
@@ -63,18 +79,16 @@ async def _sliding(size: int, compare: Compare, window: int, step: int) -> Async
     while True:
         start = max(end - window, 0)
         shown = tuple(order[start:end])
-        (scores,) = await compare([shown])
+        (scores,) = yield _Round((shown,), ())
         lost = lost + 1 if scores is None else 0
         if scores is not None:
             order[start:end] = _best_first(shown, scores)[0]
             judged.update(shown)
-        elif lost == _LOST_ROUNDS:
-            return
-        if start == 0:
+        if start == 0 or lost == _LOST_ROUNDS:
             break
         end = max(end - step, window)
-    if judged:
-        yield tuple(candidate for candidate in order if candidate in judged)
+    heard = judged if lost < _LOST_ROUNDS else set()
+    yield _Round((), tuple(candidate for candidate in order if candidate in heard))
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ class _Segment:
     scores: Scores = ()
 
 
-async def _pivot(size: int, compare: Compare, window: int, top_k: int) -> AsyncIterator[Window]:
+def _pivot(size: int, window: int, top_k: int) -> _Rounds:
     """Partition by a pivot (top-down partitioning: Parry et al. 2024, arXiv 2405.14589).
 
     The first window is ranked and gives a pivot. All other candidates are compared with it at the
@@ -107,15 +121,17 @@ async def _pivot(size: int, compare: Compare, window: int, top_k: int) -> AsyncI
     """
     segments = [_Segment(tuple(range(size)), settled=size < 2)]
     judged: set[int] = set()
+    order: Window = ()
     lost = 0
     for _ in range(_MOST_ROUNDS):
         plans = _plans(segments, window, top_k)
-        if not any(plan.windows for plan in plans):
-            return
-        found = await compare([shown for plan in plans for shown in plan.windows])
+        windows = tuple(shown for plan in plans for shown in plan.windows)
+        if not windows:
+            break
+        found = yield _Round(windows, order)
         lost = lost + 1 if all(scores is None for scores in found) else 0
         if lost == _LOST_ROUNDS:
-            return
+            break
         answers = iter(found)
         segments = []
         for plan in plans:
@@ -123,8 +139,8 @@ async def _pivot(size: int, compare: Compare, window: int, top_k: int) -> AsyncI
             for shown, scores in zip(plan.windows, taken, strict=True):
                 judged.update(shown if scores is not None else ())
             segments += plan.refined(taken, judged)
-        if judged:
-            yield tuple(c for segment in segments for c in segment.members if c in judged)
+        order = tuple(c for segment in segments for c in segment.members if c in judged)
+    yield _Round((), order)
 
 
 @dataclass(frozen=True)

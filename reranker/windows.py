@@ -1,7 +1,10 @@
 """Ask the language model about windows of candidates, in several orders each, at the same time."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import anyio
 
@@ -71,25 +74,23 @@ class Stopwatch:
         self.prompt_ms = 0.0
         self.model_ms = 0.0
         self.rounds = 0
-        self._lap = time.monotonic()
 
-    def start(self) -> None:
-        """Begin a round."""
-        self._lap = time.monotonic()
+    @contextmanager
+    def making_prompts(self) -> Iterator[None]:
+        """Count the making of a round's prompts."""
+        started = time.monotonic()
+        yield
+        self.prompt_ms += (time.monotonic() - started) * 1000
 
-    def prompts_made(self) -> None:
-        """End the making of a round's prompts."""
-        self.prompt_ms += self._since()
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Count a round, and the wait for the model's answers, be it given up."""
         self.rounds += 1
-
-    def answered(self) -> None:
-        """End the wait for the model's answers, or give it up."""
-        self.model_ms += self._since()
-
-    def _since(self) -> float:
-        now = time.monotonic()
-        lap, self._lap = now - self._lap, now
-        return lap * 1000
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.model_ms += (time.monotonic() - started) * 1000
 
 
 class WindowJudge:
@@ -106,9 +107,8 @@ class WindowJudge:
         language: Language,
         profile: UserProfile | None,
         candidates: Sequence[Candidate],
-        deadline: float,
     ) -> None:
-        """Take what all windows of a request share; `deadline` is a moment of `time.monotonic`."""
+        """Take what all windows of a request share."""
         self._model = model
         self._settings = settings
         self._budget = budget
@@ -117,39 +117,35 @@ class WindowJudge:
         self._language = language
         self._told = Told.of(profile) if profile else None
         self._candidates = candidates
-        self._deadline = deadline
         self.stopwatch = Stopwatch()
 
-    async def answers(self, windows: Sequence[tuple[int, ...]]) -> list[WindowAnswer]:
-        """Judge windows at the same time; one that fails is lost, with the reason as its issue.
+    def questions(self, windows: Sequence[tuple[int, ...]]) -> "Questions":
+        """Make the prompts of windows: milliseconds of cleaning and counting text.
 
         Args:
             windows: each the indices of its candidates.
         """
-        self.stopwatch.start()
-        # In a thread: cleaning and counting text would hold up other requests.
-        questions = await in_worker(self._questions, windows)
-        self.stopwatch.prompts_made()
+        with self.stopwatch.making_prompts():
+            return [self._question(window) for window in windows]
+
+    async def answers(self, questions: "Questions", deadline: float) -> list[WindowAnswer]:
+        """Have windows judged at the same time; one that fails is lost, its issue tells why.
+
+        Args:
+            questions: of the windows.
+            deadline: moment of `time.monotonic` that the model is told of.
+        """
         found: list[WindowAnswer | None] = [None] * len(questions)
 
         async def answer(place: int) -> None:
-            found[place] = await self._answer(questions[place])
+            found[place] = await self._answer(questions[place], deadline)
 
-        try:
+        with self.stopwatch.asking():
             if len(questions) == 1:
                 await answer(0)
             else:
-                async with anyio.create_task_group() as group:
-                    for place in range(len(questions)):
-                        group.start_soon(answer, place)
-        except ExceptionGroup as several:
-            raise several.exceptions[0] from None
-        finally:
-            self.stopwatch.answered()
+                await _at_once(partial(answer, place) for place in range(len(questions)))
         return [given for given in found if given is not None]
-
-    def _questions(self, windows: Sequence[tuple[int, ...]]) -> list["_Question | WindowAnswer"]:
-        return [self._question(window) for window in windows]
 
     def _question(self, window: tuple[int, ...]) -> "_Question | WindowAnswer":
         shown = [self._candidates[index] for index in window]
@@ -172,12 +168,12 @@ class WindowJudge:
         orders = shuffled_orders(len(window), self._settings.shuffles, seed)
         return _Question(draft=draft, prompts=tuple(build_prompt(draft, o) for o in orders))
 
-    async def _answer(self, question: "_Question | WindowAnswer") -> WindowAnswer:
+    async def _answer(self, question: "_Question | WindowAnswer", deadline: float) -> WindowAnswer:
         if isinstance(question, WindowAnswer):
             return question
         prompts = question.prompts
         scope = self._request.user_id
-        seconds = self._deadline - time.monotonic()
+        seconds = deadline - time.monotonic()
         try:
             if self._readout != "generate":
                 scores = await self._model.read(prompts, scope=scope, seconds=seconds)
@@ -227,6 +223,20 @@ class WindowJudge:
 class _Question(Value):
     draft: PromptDraft
     prompts: tuple[Prompt, ...]
+
+
+Questions = Sequence[_Question | WindowAnswer]
+"""Of each window of a round; the answer already where its prompts cannot be made."""
+
+
+async def _at_once(tasks: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+    """Run tasks side by side; the first error of one ends all."""
+    try:
+        async with anyio.create_task_group() as group:
+            for task in tasks:
+                group.start_soon(task)
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None
 
 
 def _from_texts(question: _Question, texts: Sequence[str]) -> WindowAnswer:

@@ -38,6 +38,11 @@ async def in_worker(act: Callable[[Unpack[_Given]], _T], *given: *_Given) -> _T:
         job.cancel()
 
 
+def while_waiting(act: Callable[[], object]) -> None:
+    """Have a thread do something once the running task waits; nobody waits for that."""
+    asyncio.get_running_loop().call_soon(_submit, "step", act)
+
+
 async def in_turn(
     act: Callable[[Unpack[_Given]], _T],
     *given: *_Given,

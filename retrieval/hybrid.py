@@ -2,8 +2,11 @@
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from threading import Lock
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,7 @@ from retrieval.product_table import IntArray, ProductTable
 __all__ = ["HybridIndex", "IndexReport", "build_index", "reciprocal_rank_fusion"]
 
 Item = TypeVar("Item", bound=Hashable)
+Made = TypeVar("Made")
 
 logger = logging.getLogger(__name__)
 
@@ -149,20 +153,27 @@ class HybridIndex:
     def begin_search(
         self, query: str, *, k: int, filters: Filters
     ) -> Callable[[], tuple[Candidate, ...]]:
-        """Begin a `search` in the embedder's thread: what of it is outside of the interpreter.
+        """Begin a `search` with what of it is outside of the interpreter, in the embedder's thread.
 
         Returns:
             What does the rest, which would hold up the caller's work, and returns the products.
         """
         depth = max(k, self._settings.arm_depth)
+        # By whichever thread is free first.
+        by_words = _Once(lambda: self._lexical.search(query, k=depth, filters=filters)[0])
 
-        def look_up(vector: Vectors) -> tuple[IntArray, IntArray]:
+        def arms(vector: Vectors) -> tuple[IntArray, IntArray]:
             dense, _ = self._vectors.search(vector, depth, self._allowed(filters))
-            lexical, _ = self._lexical.search(query, k=depth, filters=filters)
-            return dense, lexical
+            return dense, by_words()
 
-        arms = self._embedder.begin_query(query, look_up)
-        return lambda: self._fused(*arms.result(), k=k, filters=filters)
+        begun = self._embedder.begin_query(query, arms)
+
+        def rest() -> tuple[Candidate, ...]:
+            with suppress(Exception):  # it comes out of the other thread, which ends first
+                by_words()
+            return self._fused(*begun.result(), k=k, filters=filters)
+
+        return rest
 
     def by_words(self, query: str, *, k: int, filters: Filters) -> tuple[Candidate, ...]:
         """Return at most k products that hold words of a query, best first, without its vector.
@@ -263,6 +274,23 @@ class HybridIndex:
                 zip(products, keys, scores, strict=False), start=1
             )
         )
+
+
+class _Once(Generic[Made]):
+    """Calls a function once, whoever asks first; the others wait for what it returns or raises."""
+
+    def __init__(self, act: Callable[[], Made]) -> None:
+        self._act = act
+        self._made: Future[Made] = Future()
+        self._claim = Lock()
+
+    def __call__(self) -> Made:
+        if self._claim.acquire(blocking=False):
+            try:
+                self._made.set_result(self._act())
+            except BaseException as error:
+                self._made.set_exception(error)
+        return self._made.result()
 
 
 def _ranks(keys: IntArray) -> dict[int, int]:

@@ -248,6 +248,8 @@ class ProductTable:
 
 
 def _taken(batch: Any, rows: Rows, names: Sequence[str]) -> dict[str, list[Any]]:
+    if not len(rows):  # common, and Arrow takes as long over nothing as over a handful
+        return {name: [] for name in names}
     taken = batch.select(list(names)).take(pa.array(rows, pa.int64()))
     return {name: listed(taken[name]) for name in names}
 

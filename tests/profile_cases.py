@@ -21,6 +21,9 @@ class Words:
     def count(self, text: str) -> int:
         return len(text.split())
 
+    def count_all(self, texts: Sequence[str]) -> list[int]:
+        return [self.count(text) for text in texts]
+
     def truncate(self, text: str, max_tokens: int) -> str:
         return " ".join(text.split()[:max_tokens])
 

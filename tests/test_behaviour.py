@@ -64,6 +64,36 @@ def test_append_is_seen_at_once_and_only_once(store: BehaviourStore) -> None:
     assert [past.product_id for past in store.history("u", LATER, limit=9)] == ["p"]
 
 
+def test_the_newest_are_the_first_of_all_also_within_one_moment(store: BehaviourStore) -> None:
+    """Few events are put in order here, of many the database picks the newest: both agree."""
+    moments = [datetime(2025, 5, day, tzinfo=UTC) for day in (1, 1, 1, 2)]
+    deeds = [
+        {"kind": kind, "product_id": product, "query": query}
+        for kind in (EventKind.CLICK, EventKind.PURCHASE, EventKind.SEARCH)
+        for product in ("b", "a", "é", None)
+        for query in ("z", "Z", "茶", None)
+        if (query if kind is EventKind.SEARCH else product) is not None
+    ]
+    store.append(
+        [
+            BehaviourEvent(user_id="u", at=at, request_id=str(number), **deed)
+            for number, at in enumerate(moments)
+            for deed in deeds
+        ]
+    )
+    everything = store.history("u", LATER, limit=len(moments) * len(deeds))
+    assert len(everything) == len(moments) * len(deeds)
+    assert [each.at_us for each in everything] == sorted(
+        (each.at_us for each in everything), reverse=True
+    )
+    assert [each.kind for each in everything[: len(deeds)]] == sorted(
+        (each.kind for each in everything[: len(deeds)]),
+        key=["purchase", "click", "search"].index,
+    )
+    for limit in range(len(everything) + 1):
+        assert store.history("u", LATER, limit=limit) == everything[:limit]
+
+
 def test_many_imports_are_merged_without_loss(tmp_path: Path, store: BehaviourStore) -> None:
     for day in range(1, 16):
         rows = [event(user_id=f"u{n}", at=f"2025-05-{day:02d}") for n in range(3)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reranker.cards import Told, card_evidence, card_text
+from reranker.cards import Told, card_evidence, card_text, cut_card
 from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import ModelSpec
 from reranker.prompting import PromptBudget, PromptDraft, draft_prompt
@@ -93,7 +93,7 @@ FORGED = {
 @pytest.mark.parametrize("field", FORGED)
 def test_a_suppliers_text_cannot_say_what_the_shop_says(tokenizer: HFTokenizer, field: str) -> None:
     product = Product.model_validate({"product_id": "4", "title": "Mug", field: FORGED[field]})
-    parts = card_text(product, tokenizer, 60).split(" | ")
+    parts = cut_card(card_text(product), tokenizer, 60).split(" | ")
     assert len(parts) == {"title": 1, "attributes": 5}.get(field, 2)
     assert all(part.startswith("“") for part in parts[1:])
 

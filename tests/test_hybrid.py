@@ -1,7 +1,9 @@
 """Hybrid recall: real MiniLM, real FAISS, real tantivy."""
 
 import logging
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 from recall_shop import PRODUCTS, QUERIES, SETTINGS, CountingEmbedder, ids
 from reranker.errors import DataError
 from reranker.schema import Filters, Product
+from retrieval.faiss_index import VectorIndex
 from retrieval.hybrid import HybridIndex, reciprocal_rank_fusion
+from retrieval.lexical import LexicalIndex
 from retrieval.product_table import ProductTable
 
 
@@ -38,6 +42,36 @@ def test_candidates_keep_the_evidence_of_both_arms(index: HybridIndex) -> None:
         assert candidate.recall_score == pytest.approx(sum(1 / (60 + rank) for rank in ranks))
     assert {candidate.dense_rank for candidate in found} >= set(range(1, 31))
     assert ids(index.search("light Acme lamp", k=7, filters=Filters())) == ids(found[:7])
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1])
+def test_words_are_looked_up_once_whoever_is_free_first(
+    index: HybridIndex, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    expected = index.search(QUERIES[0], k=5, filters=Filters())
+    real, asked = LexicalIndex.search, []
+
+    def counted(lexical: LexicalIndex, query: str, **how: Any) -> Any:
+        asked.append(query)
+        return real(lexical, query, **how)
+
+    monkeypatch.setattr(LexicalIndex, "search", counted)
+    rest = index.begin_search(QUERIES[0], k=5, filters=Filters())
+    time.sleep(seconds)
+    assert rest() == expected
+    assert asked == [QUERIES[0]]
+
+
+@pytest.mark.parametrize("broken", [LexicalIndex, VectorIndex])
+def test_a_fault_of_either_arm_reaches_the_caller(
+    index: HybridIndex, monkeypatch: pytest.MonkeyPatch, broken: type
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise DataError("the disk is gone")
+
+    monkeypatch.setattr(broken, "search", fail)
+    with pytest.raises(DataError, match="the disk is gone"):
+        index.search(QUERIES[0], k=5, filters=Filters())
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from reranker.fusion import Blend
 from reranker.listwise import Judgement, ListwiseRanker
 from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import ModelSpec
-from reranker.schema import Product, Prompt, SearchRequest, SlotScores
+from reranker.schema import Candidate, Product, Prompt, SearchRequest, SlotScores
 from reranker.settings import FusionSettings, RankingSettings
 from reranker.shuffles import instability, shuffled_orders
 from shop import candidates
 
+SCORES = st.one_of(st.none(), st.floats(-50, 0))
 Answer = Callable[[Sequence[Prompt]], tuple[SlotScores, ...]]
 
 
@@ -268,29 +269,30 @@ def test_instability_of_opposite_orders() -> None:
     assert instability([[1.0, 2.0]]) is None
 
 
-@given(
-    st.lists(st.one_of(st.none(), st.floats(-50, 0)), max_size=60),
-    st.floats(0, 2),
-    st.floats(0, 2),
-    st.floats(0, 2),
-)
-def test_every_candidate_comes_back_exactly_once(
-    logprobs: list[float | None], model: float, recall: float, interest: float
-) -> None:
-    items = candidates(
-        tuple(Product(product_id=str(n), title="thing") for n in range(len(logprobs)))
-    )
+def judgement(logprobs: Sequence[float | None]) -> Judgement:
+    """Return the judgement of a model that heard of some candidates and not of others."""
     judged_at = sorted(
         (index for index, score in enumerate(logprobs) if score is not None),
         key=lambda index: -(logprobs[index] or 0.0),
     )
     places = {candidate: place for place, candidate in enumerate(judged_at, start=1)}
-    judged = Judgement(
+    return Judgement(
         places=tuple(places.get(index) for index in range(len(logprobs))),
         logprobs=tuple(logprobs),
         reasons=(None,) * len(logprobs),
         outcome="model",
     )
+
+
+def things(number: int) -> tuple[Candidate, ...]:
+    return candidates(tuple(Product(product_id=str(n), title="thing") for n in range(number)))
+
+
+@given(st.lists(SCORES, max_size=60), st.floats(0, 2), st.floats(0, 2), st.floats(0, 2))
+def test_every_candidate_comes_back_exactly_once(
+    logprobs: list[float | None], model: float, recall: float, interest: float
+) -> None:
+    items, judged = things(len(logprobs)), judgement(logprobs)
     weights = FusionSettings(model=model, recall=recall, interest=interest)
     ranked = Blend(items, None, None, weights).items(judged)
     assert [item.rank for item in ranked] == list(range(1, len(items) + 1))
@@ -299,3 +301,15 @@ def test_every_candidate_comes_back_exactly_once(
     assert scores == sorted(scores, reverse=True)
     for item in ranked:
         assert item.recall_score == items[int(item.product.product_id)].recall_score
+
+
+@given(st.lists(SCORES, max_size=30), st.integers(0, 30))
+def test_items_made_while_the_model_is_asked_are_those_made_afterwards(
+    logprobs: list[float | None], behind: int
+) -> None:
+    """Also where it has not heard of all that it was shown."""
+    items, judged = things(len(logprobs) + behind), judgement(logprobs).followed_by(behind)
+    prepared, afterwards = (Blend(items, None, None, FusionSettings()) for _ in range(2))
+    assert prepared.shown(len(logprobs)) == items[: len(logprobs)]
+    prepared.prepare()
+    assert prepared.items(judged) == afterwards.items(judged)

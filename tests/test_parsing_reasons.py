@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reranker.cards import card_text
+from reranker.cards import card_text, cut_card
 from reranker.models.tokenizing import HFTokenizer
 from reranker.parsing import Reason, WrittenRanking, supported_reasons
 from shop import products
@@ -122,7 +122,7 @@ def test_each_reason_is_judged_by_its_own_card() -> None:
 
 
 def test_it_works_on_cards_as_prompts_have_them(tokenizer: HFTokenizer) -> None:
-    cards = [card_text(product, tokenizer, 48) for product in products()]
+    cards = [cut_card(card_text(product), tokenizer, 48) for product in products()]
     reasons = tuple(
         Reason(slot=slot, cites=product.title, text=f"A {product.title}.")
         for slot, product in enumerate(products())

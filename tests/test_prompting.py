@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reranker.cards import Told, card_text, clean
+from reranker.cards import Told, card_text, clean, cut_card
 from reranker.errors import ContextOverflow, OutputError
 from reranker.models.tokenizing import HFTokenizer
 from reranker.parsing import answer_tokens, parse_ranking
@@ -77,7 +77,7 @@ def test_the_prefix_does_not_depend_on_the_candidates_order(tokenizer: HFTokeniz
     ],
 )
 def test_hostile_text_is_defused(tokenizer: HFTokenizer, hostile: str) -> None:
-    text = card_text(Product(product_id="1", title=hostile), tokenizer, 48)
+    text = cut_card(card_text(Product(product_id="1", title=hostile)), tokenizer, 48)
     assert not set(text) & set("[]<>＜＞【】［］〔〕﹇﹈⟦⟧\n\r\x00\u202e\u200b")
 
 

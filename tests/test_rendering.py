@@ -203,6 +203,25 @@ def test_truncated_text_is_a_prefix_within_its_limit(
     assert tokenizer.count(text) > limit or cut == text
 
 
+def test_texts_are_counted_together_as_they_are_one_by_one(smollm2_folder: Path) -> None:
+    texts = ["tea", "", "green tea", "tea", "鲜牛奶", "word " * 900]
+    one_by_one = [HFTokenizer(smollm2_folder).count(text) for text in texts]
+    together = HFTokenizer(smollm2_folder)
+    for _ in range(2):
+        assert together.count_all(texts) == one_by_one
+    assert together.count_all(["new", *texts, "newer"])[1:-1] == one_by_one
+    assert together.count_all([]) == []
+
+
+def test_counts_are_right_when_more_texts_come_than_are_remembered(smollm2_folder: Path) -> None:
+    tokenizer = HFTokenizer(smollm2_folder)
+    texts = [f"text {number}" for number in range(1 << 14)]
+    counts = tokenizer.count_all(texts)
+    for start in range(0, len(texts), 3000):
+        part = slice(start, start + 3000)
+        assert tokenizer.count_all(texts[part]) == counts[part]
+
+
 def test_truncation_takes_what_fits(tokenizer: HFTokenizer) -> None:
     assert tokenizer.truncate("one two three four", 2) == "one two"
     assert tokenizer.count("") == 0

@@ -1,14 +1,13 @@
 """A function compares windows here: the subject is which are asked for, and the order made."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reranker.strategies import Strategy, rank
+from reranker.strategies import Ranking, Strategy, Window
 
 Answer = tuple[float, ...] | None
 
@@ -19,10 +18,10 @@ class Shop:
     def __init__(self, best_first: Sequence[int], lost: frozenset[int] = frozenset()) -> None:
         self.worth = {candidate: -float(place) for place, candidate in enumerate(best_first)}
         self.lost = lost
-        self.windows: list[tuple[int, ...]] = []
+        self.windows: list[Window] = []
         self.rounds = 0
 
-    async def compare(self, windows: Sequence[tuple[int, ...]]) -> list[Answer]:
+    def compare(self, windows: Sequence[Window]) -> list[Answer]:
         self.rounds += 1
         answers: list[Answer] = []
         for window in windows:
@@ -36,14 +35,28 @@ class Shop:
 
 def ranked(
     shop: Shop, strategy: Strategy, *, window: int = 20, step: int = 10, top_k: int = 10
-) -> list[tuple[int, ...]]:
-    async def run() -> list[tuple[int, ...]]:
-        orders = rank(
-            len(shop.worth), shop.compare, strategy=strategy, window=window, step=step, top_k=top_k
-        )
-        return [order async for order in orders]
+) -> list[Window]:
+    size = len(shop.worth)
+    return orders(size, shop.compare, strategy, window=window, step=step, top_k=top_k)
 
-    return anyio.run(run)
+
+def orders(
+    size: int,
+    compare: Callable[[Sequence[Window]], Sequence[Answer]],
+    strategy: Strategy = "pivot",
+    *,
+    window: int = 20,
+    step: int = 10,
+    top_k: int = 10,
+) -> list[Window]:
+    """Return the orders that there were to show, from round to round."""
+    ranking = Ranking(size, strategy=strategy, window=window, step=step, top_k=top_k)
+    assert ranking.order == ()
+    found = []
+    while windows := ranking.windows:
+        ranking.take(compare(windows))
+        found.append(ranking.order)
+    return [order for order in found if order]
 
 
 @given(
@@ -57,12 +70,12 @@ def test_pivot_puts_the_first_k_in_their_true_order(
 ) -> None:
     truth = random.Random(seed).sample(range(size), size)
     shop = Shop(truth)
-    orders = ranked(shop, "pivot", window=window, top_k=top_k)
+    found = ranked(shop, "pivot", window=window, top_k=top_k)
     if size < 2:
         assert shop.windows == []
         return
-    assert list(orders[-1][:top_k]) == truth[:top_k]
-    assert sorted(orders[-1]) == list(range(size))
+    assert list(found[-1][:top_k]) == truth[:top_k]
+    assert sorted(found[-1]) == list(range(size))
     assert {candidate for shown in shop.windows for candidate in shown} == set(range(size))
     assert all(2 <= len(shown) == len(set(shown)) <= window for shown in shop.windows)
 
@@ -74,14 +87,14 @@ def test_sliding_shows_every_candidate_and_brings_the_best_to_the_front(
     step = data.draw(st.integers(1, window - 1))
     truth = random.Random(size).sample(range(size), size)
     shop = Shop(truth)
-    orders = ranked(shop, "sliding", window=window, step=step)
+    found = ranked(shop, "sliding", window=window, step=step)
     if size < 2:
         assert shop.windows == []
         return
-    assert sorted(orders[-1]) == list(range(size))
+    assert sorted(found[-1]) == list(range(size))
     assert {candidate for shown in shop.windows for candidate in shown} == set(range(size))
     carried = window - step if size > window else size
-    assert list(orders[-1][:carried]) == truth[:carried]
+    assert list(found[-1][:carried]) == truth[:carried]
 
 
 @pytest.mark.parametrize(
@@ -108,14 +121,14 @@ def test_a_lost_window_never_repeats_nor_invents_a_candidate(
     size: int, lost: set[int], strategy: Strategy
 ) -> None:
     shop = Shop(random.Random(size).sample(range(size), size), frozenset(lost))
-    orders = ranked(shop, strategy)
+    found = ranked(shop, strategy)
     heard = {c for number, w in enumerate(shop.windows) if number not in lost for c in w}
-    for order in orders:
+    for order in found:
         assert len(order) == len(set(order))
-    if orders:
-        assert set(orders[-1]) <= heard
+    if found:
+        assert set(found[-1]) <= heard
     if not lost.intersection(range(len(shop.windows))):
-        assert set(orders[-1]) == set(range(size))
+        assert set(found[-1]) == set(range(size))
 
 
 @pytest.mark.parametrize("lost", range(9))
@@ -131,15 +144,11 @@ def test_a_judge_by_place_is_not_asked_for_ever() -> None:
     """It always puts what stands first last, whatever stands there."""
     asked = []
 
-    async def by_place(windows: Sequence[tuple[int, ...]]) -> list[Answer]:
+    def by_place(windows: Sequence[Window]) -> list[Answer]:
         asked.append(len(windows))
         return [tuple(float(place) for place in range(len(window))) for window in windows]
 
-    async def run() -> tuple[int, ...]:
-        orders = rank(500, by_place, strategy="pivot", window=20, step=10, top_k=10)
-        return [order async for order in orders][-1]
-
-    assert sorted(anyio.run(run)) == list(range(500))
+    assert sorted(orders(500, by_place)[-1]) == list(range(500))
     assert len(asked) <= 24
     assert sum(asked) < 200
 
@@ -152,11 +161,7 @@ def test_the_whole_order_takes_rounds_by_the_logarithm() -> None:
 
 
 def test_of_equal_scores_the_more_promising_comes_first() -> None:
-    async def all_the_same(windows: Sequence[tuple[int, ...]]) -> list[Answer]:
+    def all_the_same(windows: Sequence[Window]) -> list[Answer]:
         return [(0.0,) * len(window) for window in windows]
 
-    async def run() -> tuple[int, ...]:
-        orders = rank(45, all_the_same, strategy="pivot", window=20, step=10, top_k=10)
-        return [order async for order in orders][-1]
-
-    assert anyio.run(run) == tuple(range(45))
+    assert orders(45, all_the_same)[-1] == tuple(range(45))

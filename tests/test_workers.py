@@ -10,7 +10,7 @@ from threading import Event, Lock
 import anyio
 import pytest
 
-from reranker.workers import TooLate, in_turn, in_worker
+from reranker.workers import TooLate, in_turn, in_worker, while_waiting
 
 
 class _Gauge:
@@ -136,3 +136,16 @@ def test_a_cancelled_wait_for_a_turn_gives_it_up() -> None:
     anyio.run(_with_all_turns_taken, cancelled)
     assert anyio.run(in_turn, sum, [1]) == 1
     assert not begun.is_set()
+
+
+def test_work_for_the_time_of_waiting_begins_when_the_task_waits() -> None:
+    begun = Event()
+
+    async def task() -> bool:
+        while_waiting(begun.set)
+        before = begun.is_set()
+        await anyio.sleep(0.2)
+        return before
+
+    assert anyio.run(task) is False
+    assert begun.is_set()

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 from pydantic import Field
 
@@ -34,6 +35,8 @@ _AT = datetime(2026, 1, 1, tzinfo=UTC)
 _WARM_UP = 300
 """Searches of other shoppers for other things that a service has behind it when it is timed."""
 _MODEL_WARM_UP = 3
+_ANSWER_S = 0.02
+"""Assumed; that it is not nothing matters: meanwhile the items behind are made."""
 _BATCH = 100_000
 
 
@@ -43,7 +46,7 @@ class SearchOverhead(Value):
     Attributes:
         overhead: everything but the language model, embedding the query included.
         elsewhere: the same of a model that has emptied no cache of this processor, as one on
-            another machine: its answers come at once.
+            another machine: its answers come after 20 ms, all alike.
         learning_s: seconds to learn the interest of all shoppers, from so many purchases.
         embed_query: of that, embedding a query that was not seen before.
         recall: of that, recall as a whole.
@@ -151,7 +154,7 @@ def search_overhead(
 
 
 class _Elsewhere:
-    """A model that is asked when it is ``here``; else its answers come at once and are alike."""
+    """A model that is asked when it is ``here``; else its answers come after a while, all alike."""
 
     def __init__(self, model: LanguageModel) -> None:
         self.here = False
@@ -167,6 +170,7 @@ class _Elsewhere:
     ) -> tuple[SlotScores, ...]:
         if self.here:
             return await self._model.read(prompts, scope=scope, seconds=seconds)
+        await anyio.sleep(_ANSWER_S)
         return tuple(SlotScores(logprobs=(-1.0,) * len(prompt.order)) for prompt in prompts)
 
     async def write(self, prompts: Sequence[Prompt], **asked: Any) -> tuple[str, ...]:

@@ -3,10 +3,8 @@
 import random
 from collections.abc import Sequence
 
-import anyio
-
 from reranker.schema import Value
-from reranker.strategies import Strategy, rank
+from reranker.strategies import Ranking, Strategy, Window
 
 SIZES = (1, 2, 15, 20, 25, 35, 52, 53, 95, 100, 500)
 _SHOPS = 50
@@ -84,20 +82,11 @@ def _cost(
 
 def _run(
     strategy: Strategy, truth: Sequence[int], window: int, step: int, top_k: int
-) -> tuple[list[list[tuple[int, ...]]], tuple[int, ...]]:
+) -> tuple[list[tuple[Window, ...]], Window]:
     worth = {candidate: -float(place) for place, candidate in enumerate(truth)}
-    asked: list[list[tuple[int, ...]]] = []
-
-    async def compare(windows: Sequence[tuple[int, ...]]) -> list[tuple[float, ...]]:
-        asked.append(list(windows))
-        return [tuple(worth[candidate] for candidate in shown) for shown in windows]
-
-    async def run() -> tuple[int, ...]:
-        order: tuple[int, ...] = ()
-        async for better in rank(
-            len(truth), compare, strategy=strategy, window=window, step=step, top_k=top_k
-        ):
-            order = better
-        return order
-
-    return asked, anyio.run(run)
+    asked: list[tuple[Window, ...]] = []
+    ranking = Ranking(len(truth), strategy=strategy, window=window, step=step, top_k=top_k)
+    while windows := ranking.windows:
+        asked.append(windows)
+        ranking.take([tuple(worth[candidate] for candidate in shown) for shown in windows])
+    return asked, ranking.order

@@ -29,6 +29,10 @@ class EstimatedTokenizer:
         """Return an upper estimate of the number of tokens of a text."""
         return math.ceil(sum(map(_cost, text)))
 
+    def count_all(self, texts: Sequence[str]) -> list[int]:
+        """Return upper estimates of the numbers of tokens of texts."""
+        return [self.count(text) for text in texts]
+
     def truncate(self, text: str, max_tokens: int) -> str:
         """Return the longest prefix of a text that is estimated at ``max_tokens`` at most."""
         spent = 0.0

@@ -1,10 +1,11 @@
 """Counting and cutting text in a model's own tokens, without loading the model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from reranker.errors import ConfigError, ModelUnavailable
 
-_REMEMBERED = 1 << 13
+_REMEMBERED = 1 << 15
 _REMEMBERED_CHARACTERS = 1024
 
 
@@ -39,17 +40,25 @@ class HFTokenizer:
         self._counts: dict[str, int] = {}
 
     def count(self, text: str) -> int:
-        """Return the number of tokens of a text; many of the latest texts are remembered."""
+        """Return the number of tokens of a text."""
         known = self._counts.get(text)
-        if known is not None:
-            return known
-        # Without the places in the text, which count nothing, it is a quarter faster.
-        (encoded,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        if len(text) <= _REMEMBERED_CHARACTERS:
-            if len(self._counts) >= _REMEMBERED:
-                self._counts = {}  # other threads may go on with the old one
-            self._counts[text] = len(encoded)
-        return len(encoded)
+        return known if known is not None else self.count_all([text])[0]
+
+    def count_all(self, texts: Sequence[str]) -> list[int]:
+        """Return the numbers of tokens of texts; many of the latest texts are remembered."""
+        counts = self._counts
+        known = {text: counts[text] for text in texts if text in counts}
+        new = list(dict.fromkeys(text for text in texts if text not in known))
+        if new:
+            # Without the places in the text, which count nothing, it is a quarter faster.
+            encoded = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
+            made = {text: len(each) for text, each in zip(new, encoded, strict=True)}
+            known |= made
+            if len(counts) + len(made) > _REMEMBERED:
+                counts = self._counts = {}  # other threads may go on with the old one
+            short = (text for text in new if len(text) <= _REMEMBERED_CHARACTERS)
+            counts.update((text, made[text]) for text in short)
+        return [known[text] for text in texts]
 
     def truncate(self, text: str, max_tokens: int) -> str:
         """Return the longest prefix that ends between tokens and has at most ``max_tokens``.

@@ -1,15 +1,17 @@
 """Reads the past of shoppers: of one, or of all in one pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import duckdb
 
+from reranker.schema import EventKind
 from retrieval.behaviour.pseudonyms import Pseudonym
 
 _BATCH = 20_000
+_STRENGTHS = {str(kind): -strength for strength, kind in enumerate(EventKind)}
 
 
 class PastEvent(NamedTuple):
@@ -20,6 +22,28 @@ class PastEvent(NamedTuple):
     product_id: str | None
     query: str | None
     discount: float | None = None
+
+
+def newest_first(rows: Iterable[tuple[Any, ...]]) -> list[PastEvent]:
+    """Return one shopper's events in the order of `retrieval.behaviour.schema.HistoryQuestions`.
+
+    Newest first; of one moment the strongest deed first, then by product and query.
+    """
+    events = [PastEvent(*row) for row in rows]
+    events.sort(key=_place)
+    return events
+
+
+def _place(event: PastEvent) -> tuple[int, int, bool, str, bool, str]:
+    product_id, query = event.product_id, event.query
+    return (
+        -event.at_us,
+        _STRENGTHS[event.kind],
+        product_id is None,
+        product_id or "",
+        query is None,
+        query or "",
+    )
 
 
 def histories(

@@ -23,7 +23,7 @@ from reranker.settings import Database, PrivacySettings
 from retrieval.behaviour.opening import checked_pseudonyms
 from retrieval.behaviour.postgres import Connections, connected
 from retrieval.behaviour.pseudonyms import Pseudonym, Pseudonyms
-from retrieval.behaviour.schema import KINDS_DDL, SORTED_BY, TABLES, history
+from retrieval.behaviour.schema import KINDS_DDL, SORTED_BY, TABLES, HistoryQuestions
 from retrieval.behaviour.snapshot import NO_SNAPSHOT, Snapshot, memory_connection
 from retrieval.behaviour.store import BehaviourStore
 from retrieval.event_formats.sql import literal, quoted
@@ -193,7 +193,6 @@ class PostgresSnapshot(BehaviourStore):
         except BaseException:
             self._server.close()
             raise
-        self._question = history(self._privacy.default_consent)
 
     @classmethod
     def is_in(cls, database: Database) -> bool:
@@ -244,8 +243,8 @@ class PostgresSnapshot(BehaviourStore):
         with super().reading() as connection:
             yield connection
 
-    def _history_of(self, shopper: Pseudonym) -> str:
-        return self._question
+    def _parsed(self, events: str) -> HistoryQuestions:
+        return HistoryQuestions.over(self._privacy.default_consent, events)
 
     def _rows(
         self, query: str | duckdb.Statement, parameters: dict[str, Any] | None = None
@@ -254,7 +253,7 @@ class PostgresSnapshot(BehaviourStore):
         names = list(dict.fromkeys(_PARAMETER.findall(text)))
         numbered = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", text)
         values = [_sent(given[name]) for name in names]
-        seconds = _LOOK_UP_SECONDS if text == self._question else _COUNT_SECONDS
+        seconds = _LOOK_UP_SECONDS if text in self._asked else _COUNT_SECONDS
 
         def ask(cursor: Any) -> list[Any]:
             cursor.execute(

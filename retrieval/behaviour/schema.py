@@ -1,6 +1,7 @@
 """The tables of the behaviour store, and the questions for what shoppers did in the past."""
 
 from collections.abc import Collection
+from typing import NamedTuple, Self
 
 from reranker.schema import BehaviourEvent, EventKind
 from reranker.settings import Purpose
@@ -71,18 +72,38 @@ def past(
         default: the purposes that a shopper without a record consents to.
         events: relation of the events.
         shopper: expression of the one whose events they are; None: of all. For one, consent is
-            looked up once and not joined to every event, which takes longer.
+            looked up once and not joined to every event.
     """
-    said = f"""EXISTS (SELECT 1 FROM consent AS said
-        WHERE said.shopper = {shopper or "e.shopper"} AND said.purpose = {literal(purpose)} AND"""
-    allowed = f"NOT {said} NOT said.granted)" if purpose in default else f"{said} said.granted)"
-    whose = f"e.shopper = {shopper} AND" if shopper else ""
-    return f'(SELECT * FROM {events} AS e WHERE {whose} "at" < $as_of AND {allowed})'
+    said = f"""FROM consent AS said
+        WHERE said.shopper = {shopper or "e.shopper"} AND said.purpose = {literal(purpose)}"""
+    if shopper is None:
+        answer = "NOT said.granted" if purpose in default else "said.granted"
+        allowed = f"EXISTS (SELECT 1 {said} AND {answer})"
+        allowed = f"NOT {allowed}" if purpose in default else allowed
+        return f'(SELECT * FROM {events} AS e WHERE "at" < $as_of AND {allowed})'
+    # One value, and no join with what `EXISTS` finds: that takes half as long again.
+    allowed = f"(SELECT bool_and(said.granted) {said})"
+    allowed += " IS DISTINCT FROM FALSE" if purpose in default else " IS NOT DISTINCT FROM TRUE"
+    return f"""(SELECT * FROM {events} AS e
+        WHERE e.shopper = {shopper} AND "at" < $as_of AND {allowed})"""
 
 
-def history(default: Collection[Purpose], events: str = "event") -> str:
-    """Return the question for the past of the shopper ``$shopper``, newest first; see `past`."""
-    return f"""SELECT kind::VARCHAR, epoch_us("at"), product_id, query, discount
-        FROM {past("personalisation", default, events, shopper="$shopper")} AS past
-        WHERE kind <> 'impression'
-        ORDER BY past."at" DESC, past.kind DESC, product_id, query LIMIT $limit"""
+class HistoryQuestions(NamedTuple):
+    """The questions for the past of the shopper ``$shopper``; see `past`.
+
+    Attributes:
+        some: at most ``$limit`` events in any order, in two thirds of the time.
+        newest: the newest ``$limit`` events, newest first.
+    """
+
+    some: str
+    newest: str
+
+    @classmethod
+    def over(cls, default: Collection[Purpose], events: str = "event") -> Self:
+        """Return the questions over a relation of events."""
+        some = f"""SELECT kind::VARCHAR, epoch_us("at"), product_id, query, discount
+            FROM {past("personalisation", default, events, shopper="$shopper")} AS past
+            WHERE kind <> 'impression'"""
+        order = 'past."at" DESC, past.kind DESC, product_id, query'
+        return cls(f"{some} LIMIT $limit", f"{some} ORDER BY {order} LIMIT $limit")

@@ -26,8 +26,8 @@ from reranker.schema import Value
 from reranker.settings import PrivacySettings
 from retrieval.behaviour.opening import MEMORY_LIMIT, checked_pseudonyms
 from retrieval.behaviour.pseudonyms import Pseudonym, Pseudonyms
-from retrieval.behaviour.schema import KINDS_DDL, SORTED_BY, TABLES, history
-from retrieval.behaviour.store import BehaviourStore
+from retrieval.behaviour.schema import KINDS_DDL, SORTED_BY, TABLES
+from retrieval.behaviour.store import Asked, BehaviourStore
 from retrieval.event_formats.sql import literal, source
 from retrieval.files import replacing
 
@@ -136,16 +136,10 @@ class BehaviourSnapshot(BehaviourStore):
 
     def _open(self) -> None:
         super()._open()
-        with super().reading() as connection:
-            self._histories = {
-                part: connection.extract_statements(
-                    history(self._privacy.default_consent, f"event_{part}")
-                )[0]
-                for part in _PARTS
-            }
+        self._asked_of_part = {part: self._parsed(f"event_{part}") for part in _PARTS}
 
-    def _history_of(self, shopper: Pseudonym) -> duckdb.Statement:
-        return self._histories[shopper.hex[0]]
+    def _history_of(self, shopper: Pseudonym) -> Asked:
+        return self._asked_of_part[shopper.hex[0]]
 
     def _connected(self) -> duckdb.DuckDBPyConnection:
         connection = memory_connection()

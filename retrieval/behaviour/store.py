@@ -20,17 +20,19 @@ from retrieval.behaviour import live
 from retrieval.behaviour.checks import Products
 from retrieval.behaviour.consent import Consent, ConsentReport
 from retrieval.behaviour.database import BehaviourFile
-from retrieval.behaviour.histories import PastEvent, histories
+from retrieval.behaviour.histories import PastEvent, histories, newest_first
 from retrieval.behaviour.importing import ImportPlan, ImportReport, import_files
 from retrieval.behaviour.live import utc
 from retrieval.behaviour.pseudonyms import Pseudonym
 from retrieval.behaviour.purchases import PurchaseColumns, read_purchases
 from retrieval.behaviour.quarantine import QuarantinedRow
 from retrieval.behaviour.quarantine import read as read_quarantine
-from retrieval.behaviour.schema import COLUMNS, PSEUDONYM, TABLES, history, past
+from retrieval.behaviour.schema import COLUMNS, PSEUDONYM, TABLES, HistoryQuestions, past
 from retrieval.behaviour.scrubbing import Scrubber
 from retrieval.event_formats.reading import Reading
 
+Asked = tuple[str | duckdb.Statement, str | duckdb.Statement]
+"""The `HistoryQuestions`."""
 _ROW_GROUP = 122_880
 _MOST_RUNS = 12
 
@@ -45,9 +47,7 @@ class BehaviourStore(BehaviourFile):
     def _open(self) -> None:
         super()._open()
         self._scrubber = Scrubber(self._privacy.phone_regions)
-        with super().reading() as connection:
-            # Parsed once: profiles ask this for every request.
-            (self._history,) = connection.extract_statements(history(self._privacy.default_consent))
+        self._asked = self._parsed("event")
 
     def import_events(
         self,
@@ -175,12 +175,23 @@ class BehaviourStore(BehaviourFile):
         shop did.
         """
         shopper = self.pseudonym(user_id)
-        asked = {"shopper": shopper.uuid, "as_of": utc(as_of), "limit": limit}
-        return [PastEvent(*row) for row in self._rows(self._history_of(shopper), asked)]
+        some, newest = self._history_of(shopper)
+        asked = {"shopper": shopper.uuid, "as_of": utc(as_of)}
+        rows = self._rows(some, asked | {"limit": limit + 1})
+        if len(rows) > limit:
+            rows = self._rows(newest, asked | {"limit": limit})
+        return newest_first(rows)
 
-    def _history_of(self, shopper: Pseudonym) -> str | duckdb.Statement:
-        """Return the question for a shopper's history."""
-        return self._history
+    def _history_of(self, shopper: Pseudonym) -> Asked:
+        """Return the questions for a shopper's history."""
+        return self._asked
+
+    def _parsed(self, events: str) -> Asked:
+        """Parse the questions for histories once: profiles ask them for every request."""
+        questions = HistoryQuestions.over(self._privacy.default_consent, events)
+        with super().reading() as connection:
+            some, newest = (connection.extract_statements(each)[0] for each in questions)
+        return some, newest
 
     def histories(
         self, as_of: datetime, *, limit: int, purpose: Purpose = "personalisation"
