@@ -84,6 +84,11 @@ class Blend:
         self._shown = len(first)
         return with_sales([each.candidate for each in first], [each.learned for each in first])
 
+    @property
+    def hidden(self) -> int:
+        """How many candidates are not among those `shown` last."""
+        return len(self._known) - self._shown
+
     def prepare(self) -> None:
         """Make the items that the model is not shown, which `items` then finds made.
 
@@ -108,12 +113,12 @@ class Blend:
         # Those that the model saw come first, whatever the weights.
         base = 1.0 if behind else 0.0
         judged = [each._replace(score=base + each.score) for each in self._judged(seen)]
-        return _items(_best_first(seen, judged), 0, len(seen)) + behind
+        return _items(_best_first(seen, judged), len(seen), first=1) + behind
 
-    def _unseen(self, known: Sequence[_Known], behind: int) -> tuple[RankedItem, ...]:
+    def _unseen(self, known: Sequence[_Known], seen: int) -> tuple[RankedItem, ...]:
         """Return the items of candidates that the model has not judged, behind so many others."""
         unseen = [_Evidence(each) for each in known]
-        return _items(_best_first(unseen, self._fallback(known)), behind, behind)
+        return _items(_best_first(unseen, self._fallback(known)), seen, first=seen + 1)
 
     def _fallback(self, known: Sequence[_Known]) -> list[_Placed]:
         recall = _borda([each.candidate.recall_rank for each in known])
@@ -179,12 +184,18 @@ def _best_first(
 
 
 def _items(
-    ranked: Sequence[tuple[_Placed, _Evidence]], behind: int, seen: int
+    ranked: Sequence[tuple[_Placed, _Evidence]], seen: int, *, first: int
 ) -> tuple[RankedItem, ...]:
-    """Return items in their order, the first of which stands behind so many others."""
+    """Return items in their order.
+
+    Args:
+        ranked: best first.
+        seen: number of candidates that the model has judged.
+        first: rank of the first.
+    """
     return tuple(
         _ranked_item(item, placed, rank, seen)
-        for rank, (placed, item) in enumerate(ranked, start=behind + 1)
+        for rank, (placed, item) in enumerate(ranked, start=first)
     )
 
 

@@ -182,10 +182,9 @@ class Asking:
         self._size = size
         self._prepared: Questions | None = None
 
-    def prepare(self) -> Self:
+    def prepare(self) -> None:
         """Make the prompts of the first round in this thread, so that no other has to."""
         self._prepared = self._judge.questions(self._ranking.windows)
-        return self
 
     async def judgement(self, *, deadline: float = math.inf) -> Judgement:
         """Return what the model says, once.

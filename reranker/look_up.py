@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from threading import Condition
+from threading import Condition, Event
 from types import TracebackType
 from typing import TypeVar
 
@@ -114,7 +114,7 @@ class LookUp:
         *,
         reserve: float,
         then: Callable[[Found], _Made],
-    ) -> _Made:
+    ) -> tuple[Found, _Made | None]:
         """Find the profile and the candidates, or what the short way gives.
 
         Args:
@@ -124,14 +124,12 @@ class LookUp:
             then: goes on with them in the same thread, whose caches hold them.
 
         Returns:
-            What ``then`` returns.
+            What was found, and what ``then`` made of it; None where there was no time for that.
         """
         try:
-            limits = _limits(deadline, reserve)
-            return await in_turn(lambda: then(self.now(request)), **limits)
+            return await _in_turn(lambda: self.now(request), then, _limits(deadline, reserve))
         except TooLate:
-            given_up_at = time.monotonic()
-            return await in_worker(lambda: then(self._briefly(request, given_up_at)))
+            return await in_worker(self._briefly, request, time.monotonic()), None
 
     async def find_profile(
         self,
@@ -141,25 +139,23 @@ class LookUp:
         *,
         reserve: float,
         then: Callable[[Found], _Made],
-    ) -> _Made:
+    ) -> tuple[Found, _Made | None]:
         """Find the profile beside candidates that are known; else see `find`."""
         started = time.monotonic()
         given = tuple(candidates)
         stranger = self._profiles is None or request.user_id is None
         if stranger and not (self._interest and self._interest.knows(request.at)):
-            found = Found(None, given, profile_ms=_since(started), recall_ms=0.0)
-            return await in_worker(then, found)
+            return Found(None, given, profile_ms=_since(started), recall_ms=0.0), None
         try:
             limits = _limits(deadline, reserve)
-            return await in_turn(lambda: then(self._around(request, given)), **limits)
+            return await _in_turn(lambda: self._around(request, given), then, limits)
         except TooLate:
             found = Found(None, given, profile_ms=_since(started), recall_ms=0.0)
             if not stranger:
-                found = replace(found, given_up_at=time.monotonic())
-            elif self._interest is not None and self._interest.knows(request.at):
-                # Of a stranger nothing needful is missing.
-                found = replace(found, issues=(_INTEREST_CUT,))
-            return await in_worker(then, found)
+                return replace(found, given_up_at=time.monotonic()), None
+            # Of a stranger nothing needful is missing.
+            lost = self._interest is not None and self._interest.knows(request.at)
+            return replace(found, issues=(_INTEREST_CUT,) if lost else ()), None
 
     def now(self, request: SearchRequest) -> Found:
         """Find the profile and the candidates in this thread.
@@ -314,6 +310,31 @@ class _UnderWay:
         """Wait until nobody is inside."""
         with self._changed:
             self._changed.wait_for(lambda: not self._count)
+
+
+async def _in_turn(
+    look_up: Callable[[], Found], then: Callable[[Found], _Made], limits: dict[str, float]
+) -> tuple[Found, _Made | None]:
+    """Look up in turn and go on in the same thread; see `LookUp.find`.
+
+    Raises:
+        TooLate: nothing was found in time.
+    """
+    given_up = Event()
+    known: list[Found] = []
+
+    def act() -> _Made | None:
+        known.append(look_up())
+        return None if given_up.is_set() else then(known[0])
+
+    try:
+        made = await in_turn(act, **limits)
+    except TooLate:
+        given_up.set()
+        if not known:
+            raise
+        made = None
+    return known[0], made
 
 
 def _limits(deadline: Deadline, reserve: float) -> dict[str, float]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Self
@@ -36,15 +35,16 @@ _CUT = "no time was left to look up the shopper, what is near in meaning, and th
 
 @dataclass(frozen=True)
 class _Begun:
-    """A request about which everything has been looked up.
-
-    Attributes:
-        asking: of the model; None where no time is left for it.
-    """
+    """A request about which everything has been looked up."""
 
     found: Found
     blend: Blend
-    asking: Asking | None
+    asking: Asking
+
+    def prepared(self) -> Self:
+        """Make the first prompts, too."""
+        self.asking.prepare()
+        return self
 
 
 class Reranker:
@@ -135,12 +135,14 @@ class Reranker:
                 behaviour in a database that does not answer: see ``issues``.
         """
         deadline = self._deadline(request)
-        begun = await self._look_up.find(
+        depth = self._settings.ranking.depth
+        found, begun = await self._look_up.find(
             request,
             deadline,
             reserve=self._finishing.seconds(deadline),
-            then=partial(self._begin, request, self._settings.ranking.depth),
+            then=lambda found: self._begin(request, depth, found).prepared(),
         )
+        begun = begun or self._begin(request, depth, found)
         return await self._finish(request, begun, deadline)
 
     async def arerank(
@@ -161,20 +163,20 @@ class Reranker:
         for product_id, count in counts.items():
             if count > 1:
                 raise DataError(f"the candidates hold product {product_id!r} {count} times")
-        begun = await self._look_up.find_profile(
+        found, begun = await self._look_up.find_profile(
             request,
             candidates,
             deadline,
             reserve=self._finishing.seconds(deadline),
-            then=partial(self._begin, request, 0),
+            then=lambda found: self._begin(request, 0, found).prepared(),
         )
-        return await self._finish(request, begun, deadline)
+        return await self._finish(request, begun or self._begin(request, 0, found), deadline)
 
     def _deadline(self, request: SearchRequest) -> Deadline:
         return Deadline.of(request.deadline_ms or self._settings.ranking.deadline_ms)
 
     def _begin(self, request: SearchRequest, depth: int, found: Found) -> _Begun:
-        """Put what was found in order and make the first prompts.
+        """Put what was found in order.
 
         Args:
             request: the request.
@@ -182,32 +184,32 @@ class Reranker:
             found: what was looked up.
         """
         blend = Blend(found.candidates, found.profile, found.interest, self._settings.fusion)
-        if found.given_up_at is not None:
-            return _Begun(found, blend, None)
         # What is shown has been judged: the first k, even where fewer would be by the setting.
         shown = blend.shown(max(depth, request.k) if depth else None)
-        return _Begun(found, blend, self._ranker.begin(request, found.profile, shown).prepare())
+        return _Begun(found, blend, self._ranker.begin(request, found.profile, shown))
 
     async def _finish(
         self, request: SearchRequest, begun: _Begun, deadline: Deadline
     ) -> RerankResult:
-        if begun.asking is None:
-            return self._unjudged(request, begun, deadline)
+        if begun.found.given_up_at is not None:
+            return self._unjudged(request, begun, deadline, begun.found.given_up_at)
         began = time.monotonic()
         waits_until = deadline.ends - self._finishing.seconds(deadline)
-        while_waiting(begun.blend.prepare)
-        judged = await begun.asking.judgement(deadline=waits_until)
+        with while_waiting(begun.blend.prepare if begun.blend.hidden else None):
+            judged = await begun.asking.judgement(deadline=waits_until)
         result = self._result(request, begun, judged, deadline)
         self._finishing.ended(max(waits_until, began))
         return result
 
-    def _unjudged(self, request: SearchRequest, begun: _Begun, deadline: Deadline) -> RerankResult:
+    def _unjudged(
+        self, request: SearchRequest, begun: _Begun, deadline: Deadline, given_up_at: float
+    ) -> RerankResult:
         """Answer a request whose time went by in the look-up, without asking the model."""
         judged = Judgement.nothing(len(begun.found.candidates)).model_copy(
             update={"issues": (Issue(code="look_up_cut", detail=_CUT),), "deadline_hit": True}
         )
         result = self._result(request, begun, judged, deadline)
-        self._finishing.ended(begun.found.given_up_at or deadline.ends)
+        self._finishing.ended(given_up_at)
         return result
 
     def _result(

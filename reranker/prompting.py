@@ -33,7 +33,7 @@ _MESSAGES: dict[str, type[BaseMessage]] = {
     "user": HumanMessage,
     "assistant": AIMessage,
 }
-_VERDICT_PHRASE = re.compile(r"(buys it|会购买)\s*[:：]+", re.IGNORECASE)
+_VERDICT_PHRASE = re.compile(r"(buys it|会购买)(?:\s*[:：])+", re.IGNORECASE)
 _QUERY_TOKENS = 64
 _CONTEXT_TOKENS = 16
 _CONTEXT_FACTS = 8

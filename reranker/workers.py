@@ -10,8 +10,9 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -38,9 +39,26 @@ async def in_worker(act: Callable[[Unpack[_Given]], _T], *given: *_Given) -> _T:
         job.cancel()
 
 
-def while_waiting(act: Callable[[], object]) -> None:
-    """Have a thread do something once the running task waits; nobody waits for that."""
-    asyncio.get_running_loop().call_soon(_submit, "step", act)
+@contextmanager
+def while_waiting(act: Callable[[], object] | None) -> Iterator[None]:
+    """Have a thread do something for what follows the block, once the block waits.
+
+    Whether it was done is not sure: when the block ends, what has not begun is given up.
+
+    Args:
+        act: the function; None does nothing.
+    """
+    jobs: list[Future[object]] = []
+    begin = None
+    if act is not None:
+        begin = asyncio.get_running_loop().call_soon(lambda: jobs.append(_submit("step", act)))
+    try:
+        yield
+    finally:
+        if begin is not None:
+            begin.cancel()
+        for job in jobs:
+            job.cancel()
 
 
 async def in_turn(

@@ -169,7 +169,7 @@ class HybridIndex:
         begun = self._embedder.begin_query(query, arms)
 
         def rest() -> tuple[Candidate, ...]:
-            with suppress(Exception):  # it comes out of the other thread, which ends first
+            with suppress(Exception):  # the other thread ends first, and its result raises this
                 by_words()
             return self._fused(*begun.result(), k=k, filters=filters)
 

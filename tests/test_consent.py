@@ -103,6 +103,27 @@ def test_all_pasts_are_those_of_each(tmp_path: Path) -> None:
         assert newest.at_us > oldest.at_us
 
 
+@pytest.mark.parametrize("privacy", [PrivacySettings(), NONE])
+@pytest.mark.parametrize("said", [[], [True], [False], [True, False], [False, True], [True, True]])
+def test_whatever_is_on_record_the_past_of_one_is_that_among_all(
+    tmp_path: Path, privacy: PrivacySettings, said: list[bool]
+) -> None:
+    """There is one record of a purpose; should there ever be more, no question may differ."""
+    as_of = datetime(2025, 5, 9, tzinfo=UTC)
+    with BehaviourStore(tmp_path, privacy=privacy) as store:
+        fill(store)
+        anna = store.pseudonym("anna")
+        with store.changing() as connection:
+            for granted in said:
+                connection.execute(
+                    "INSERT INTO consent VALUES (?, 'personalisation', ?, now()::TIMESTAMP)",
+                    [anna.uuid, granted],
+                )
+        pasts = dict(store.histories(as_of, limit=9))
+        for limit in (1, 9):
+            assert store.history("anna", as_of, limit=limit) == pasts.get(anna, [])[:limit]
+
+
 ROWS = [
     {"user_id": "anna", "purpose": "training", "granted": "no"},
     {"user_id": "anna", "purpose": "Analytics", "granted": "false"},

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Timer
+from typing import Any
 
 import anyio
 import pytest
@@ -14,7 +15,8 @@ from reranker.deadlines import Deadline, Finishing
 from reranker.models.embedded import EmbeddedModel
 from reranker.ports import ProfileStore
 from reranker.schema import Filters, RerankResult
-from reranker.workers import in_turn
+from reranker.windows import Questions, WindowJudge
+from reranker.workers import in_turn, in_worker
 from retrieval.profiles import DuckDBProfileStore
 
 AT = datetime(2026, 3, 5, tzinfo=UTC)
@@ -93,6 +95,54 @@ def test_the_callers_own_candidates_are_all_kept(shelf: Reranker) -> None:
     nobody = request.model_copy(update={"user_id": None, "deadline_ms": 60_000})
     stranger = _while_turns_are_taken(lambda: shelf.arerank(nobody, candidates))
     assert stranger.outcome == "model", "there is nothing to look up, so there is no wait"
+
+
+@pytest.mark.parametrize("user", ["B", None])
+def test_own_candidates_come_back_in_time_while_all_threads_are_busy(
+    shelf: Reranker, user: str | None
+) -> None:
+    candidates = shelf.recall(DRAWING)
+    request = DRAWING.model_copy(update={"user_id": user, "deadline_ms": 400})
+
+    async def rank() -> tuple[RerankResult, float]:
+        release = Event()
+        Timer(2.0, release.set).start()
+        async with anyio.create_task_group() as group:
+            for act in (in_turn, in_worker):
+                for _ in range(8):
+                    group.start_soon(act, release.wait)
+            await anyio.sleep(0.05)
+            started = time.monotonic()
+            result = await shelf.arerank(request, candidates)
+            seconds = time.monotonic() - started
+            release.set()
+        return result, seconds
+
+    result, seconds = anyio.run(rank)
+    assert seconds < 1.5
+    assert result.deadline_hit
+    assert result.outcome == "fallback"
+    assert _ids(result) == [candidate.product.product_id for candidate in candidates]
+
+
+def test_what_was_found_is_kept_where_the_prompts_come_too_late(
+    shelf: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = Event()
+    real = WindowJudge.questions
+
+    def slow(judge: WindowJudge, *windows: Any) -> Questions:
+        release.wait(3)
+        return real(judge, *windows)
+
+    monkeypatch.setattr(WindowJudge, "questions", slow)
+    result = shelf.search(DRAWING.model_copy(update={"deadline_ms": 800}))
+    release.set()
+    assert _codes(result) == ["deadline"]
+    assert result.outcome == "fallback"
+    assert all(item.dense_rank for item in result.items)
+    assert any(item.interest for item in result.items), "the shopper is known"
+    assert result.timings.total_ms < 2500
 
 
 def test_a_look_up_that_does_not_end_is_left_behind_and_closing_waits_for_it(

@@ -142,10 +142,30 @@ def test_work_for_the_time_of_waiting_begins_when_the_task_waits() -> None:
     begun = Event()
 
     async def task() -> bool:
-        while_waiting(begun.set)
-        before = begun.is_set()
-        await anyio.sleep(0.2)
+        with while_waiting(begun.set):
+            time.sleep(0.05)
+            before = begun.is_set()
+            await anyio.sleep(0.2)
         return before
 
     assert anyio.run(task) is False
     assert begun.is_set()
+
+
+def test_work_for_the_time_of_waiting_is_given_up_when_nobody_waits_any_more() -> None:
+    begun, release = Event(), Event()
+
+    async def task() -> None:
+        with while_waiting(begun.set):
+            pass  # it does not wait at all
+        async with anyio.create_task_group() as group:
+            for _ in range(max(os.cpu_count() or 1, 2)):
+                group.start_soon(in_worker, release.wait)
+            await anyio.sleep(0.05)
+            with while_waiting(begun.set):
+                await anyio.sleep(0.05)  # all threads are busy
+            release.set()
+        await in_worker(sum, [])
+
+    anyio.run(task)
+    assert not begun.is_set()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from reranker.errors import ConfigError, ModelUnavailable
 
-_REMEMBERED = 1 << 15
+_REMEMBERED = 1 << 13
 _REMEMBERED_CHARACTERS = 1024
 
 
@@ -54,9 +54,9 @@ class HFTokenizer:
             encoded = self._tokenizer.encode_batch_fast(new, add_special_tokens=False)
             made = {text: len(each) for text, each in zip(new, encoded, strict=True)}
             known |= made
-            if len(counts) + len(made) > _REMEMBERED:
+            short = [text for text in new if len(text) <= _REMEMBERED_CHARACTERS][:_REMEMBERED]
+            if len(counts) + len(short) > _REMEMBERED:
                 counts = self._counts = {}  # other threads may go on with the old one
-            short = (text for text in new if len(text) <= _REMEMBERED_CHARACTERS)
             counts.update((text, made[text]) for text in short)
         return [known[text] for text in texts]
 

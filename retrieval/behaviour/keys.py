@@ -105,7 +105,8 @@ class KeyRing:
 def chained(keys: tuple[bytes, ...], message: bytes) -> bytes:
     """Return HMAC(newest, ... HMAC(oldest, message)), each cut to `DIGEST_BYTES`."""
     for key in keys:
-        message = hmac.digest(key, message, "sha256")[:DIGEST_BYTES]
+        # Unlike hmac.digest this keeps the interpreter's lock, for which it would have to wait.
+        message = hmac.new(key, message, "sha256").digest()[:DIGEST_BYTES]
     return message
 
 
