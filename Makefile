@@ -48,8 +48,10 @@ $(ENGINE): $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/shelfwise demo
 
+# Two at a time, and then one by one those that the others would disturb.
 test: $(ENGINE)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=2 --dist=loadfile -m "not alone"
+	$(BIN)/pytest -m alone
 
 # Types are checked with every extra at hand.
 check: $(ENGINE)

@@ -1,7 +1,9 @@
-"""The time that a request has, and how much of it the end of the request needs."""
+"""The time that a request has, how much of it its end needs, and where it goes."""
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -63,3 +65,29 @@ class Finishing:
         seconds = time.monotonic() - due
         if seconds > 0:
             self._usual_s = max(seconds, self._usual_s * _FADING)
+
+
+class Stopwatch:
+    """Adds up where the time of one ranking goes, over all of its rounds, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.prompt_ms = 0.0
+        self.model_ms = 0.0
+        self.rounds = 0
+
+    @contextmanager
+    def making_prompts(self) -> Iterator[None]:
+        """Count the making of a round's prompts."""
+        started = time.monotonic()
+        yield
+        self.prompt_ms += (time.monotonic() - started) * 1000
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Count a round, and the wait for the model's answers, be it given up."""
+        self.rounds += 1
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.model_ms += (time.monotonic() - started) * 1000

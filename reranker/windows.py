@@ -1,14 +1,14 @@
 """Ask the language model about windows of candidates, in several orders each, at the same time."""
 
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import anyio
 
 from reranker.cards import Told
+from reranker.deadlines import Stopwatch
 from reranker.errors import ModelError, OutputError
 from reranker.parsing import (
     RepairCode,
@@ -65,32 +65,6 @@ class WindowAnswer(Value):
     prompts: int = 0
     template: TemplateRef | None = None
     personalised: bool = False
-
-
-class Stopwatch:
-    """Adds up where the time of one ranking goes, over all of its rounds, in milliseconds."""
-
-    def __init__(self) -> None:
-        self.prompt_ms = 0.0
-        self.model_ms = 0.0
-        self.rounds = 0
-
-    @contextmanager
-    def making_prompts(self) -> Iterator[None]:
-        """Count the making of a round's prompts."""
-        started = time.monotonic()
-        yield
-        self.prompt_ms += (time.monotonic() - started) * 1000
-
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Count a round, and the wait for the model's answers, be it given up."""
-        self.rounds += 1
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.model_ms += (time.monotonic() - started) * 1000
 
 
 class WindowJudge:

@@ -8,6 +8,8 @@ import pytest
 
 from reranker.models.vllm.admission import Admission
 
+pytestmark = pytest.mark.alone
+
 
 class _Server:
     """Shares its capacity, in calls a second, among all calls under way; so they all slow down."""

@@ -19,6 +19,8 @@ from reranker.schema import SearchRequest
 from reranker.settings import RankingSettings
 from shop import candidates
 
+pytestmark = pytest.mark.alone
+
 GENERATE = RankingSettings(readout="generate", shuffles=1)
 
 

@@ -19,6 +19,8 @@ from reranker.windows import Questions, WindowJudge
 from reranker.workers import in_turn, in_worker
 from retrieval.profiles import DuckDBProfileStore
 
+pytestmark = pytest.mark.alone
+
 AT = datetime(2026, 3, 5, tzinfo=UTC)
 DRAWING = SearchRequest(query="tablet for drawing", user_id="B", at=AT, deadline_ms=4000)
 

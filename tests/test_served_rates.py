@@ -18,6 +18,8 @@ from reranker.schema import Product, SearchRequest
 from reranker.settings import ModelSettings, RankingSettings
 from shop import candidates
 
+pytestmark = pytest.mark.alone
+
 PEERS = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
 METRICS = """\
 # HELP vllm:prompt_tokens_total Number of prefill tokens processed.

@@ -29,6 +29,8 @@ from reranker.schema import Prompt, Readout, SlotScores
 from reranker.settings import ModelSettings, ServerSettings, Settings
 from reranker.wiring import open_model
 
+pytestmark = pytest.mark.alone
+
 ORDERS = {
     "type": "object",
     "properties": {

@@ -13,6 +13,8 @@ from reranker.models.vllm.answers import (
     verdict_logprobs,
 )
 
+pytestmark = pytest.mark.alone
+
 ENDLESS = {"choices": [{"index": float("inf")}]}
 
 

@@ -22,6 +22,8 @@ from reranker.schema import SearchRequest
 from reranker.settings import ModelSettings, RankingSettings, ServerSettings
 from shop import candidates
 
+pytestmark = pytest.mark.alone
+
 MODELS = "/v1/models"
 CHAT = "/v1/chat/completions"
 NOT_FOUND = (404, b'{"error": {"message": "not found"}}')

@@ -13,6 +13,8 @@ import pytest
 from processes import alive, until
 from reranker.models.vllm import guard
 
+pytestmark = pytest.mark.alone
+
 
 @contextlib.contextmanager
 def guarded(script: str, grace_s: float = 20.0) -> Iterator["subprocess.Popen[str]"]:

@@ -14,6 +14,8 @@ from reranker.models.vllm.pool import RealCall, ServerPool
 from reranker.models.vllm.process import reachable_url
 from reranker.settings import ServerSettings
 
+pytestmark = pytest.mark.alone
+
 KEY = "sesame"
 CPU = Machine(gpu=False, cores=(0, 2, 3), free_gib=20.0)
 

@@ -14,6 +14,8 @@ from reranker.models.vllm.http import LoopClients, Refused
 from reranker.settings import ServerSettings
 from server_pools import ask, busy, pool_of, until
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("mode", ["500", "429", "401", "garbage", "deep", "no object", "drops"])
 def test_a_failure_is_made_good_by_another_server(start: Any, mode: str) -> None:

@@ -10,6 +10,8 @@ import pytest
 from reranker.errors import ModelTimeout, ModelUnavailable
 from server_pools import ask, busy, pool_of, until
 
+pytestmark = pytest.mark.alone
+
 
 def test_a_hanging_server_costs_no_more_than_its_time(start: Any) -> None:
     hangs, good = start("hangs"), start()

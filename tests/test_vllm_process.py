@@ -36,6 +36,8 @@ from reranker.models.vllm.process import RunningServer
 from reranker.schema import Prompt
 from reranker.settings import ModelSettings, ServerSettings
 
+pytestmark = pytest.mark.alone
+
 KEY = "sesame"
 
 

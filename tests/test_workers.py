@@ -12,6 +12,8 @@ import pytest
 
 from reranker.workers import TooLate, in_turn, in_worker, while_waiting
 
+pytestmark = pytest.mark.alone
+
 
 class _Gauge:
     def __init__(self) -> None:
