@@ -243,16 +243,15 @@ def _encode_distinct(
     dimension: int,
     progress: CountProgress | None,
 ) -> Vectors:
-    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    distinct = list(places)
+    # The longest first: batches of like length waste less on padding, and memory fails at once.
+    distinct = sorted(dict.fromkeys(texts), key=len, reverse=True)
     vectors = np.empty((len(distinct), dimension), np.float32)
     for start in range(0, len(distinct), _CHUNK):
         chunk = distinct[start : start + _CHUNK]
         vectors[start : start + len(chunk)] = encode(chunk)
         if progress is not None:
             progress(start + len(chunk), len(distinct))
-    if len(distinct) == len(texts):
-        return vectors
+    places = {text: place for place, text in enumerate(distinct)}
     return vectors[[places[text] for text in texts]]
 
 

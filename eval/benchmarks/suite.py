@@ -46,7 +46,7 @@ class Benchmark(Value):
             Row(
                 name="products embedded per second",
                 value=f"{embedding.ours:.0f}",
-                beside=f"{embedding.ratio:.2f} of bare encode in the same numbers, "
+                beside=f"{embedding.ratio:.3f} of bare encode in the same numbers, "
                 f"{embedding.ratio_float32:.2f} of it as it comes",
                 target=">= .95 of bare encode",
                 met=embedding.ratio >= 0.95,
