@@ -83,9 +83,13 @@ def test_any_json(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
 @QUIET
 @given(content=st.binary(max_size=300))
 def test_any_bytes(tmp_path: Path, content: bytes) -> None:
+    rows = {}
     for name in ("cases.jsonl", "cases.parquet", "cases.jsonl.gz"):
         (tmp_path / name).write_bytes(content)
-        check(tmp_path / name)
+        rows[name] = check(tmp_path / name)
+    assert (rows["cases.jsonl"] or 0) <= len(content.splitlines()), "no row comes from nowhere"
+    assert not rows["cases.parquet"]
+    assert not rows["cases.jsonl.gz"]
 
 
 @QUIET
@@ -98,8 +102,9 @@ def test_a_damaged_file(
     tmp_path: Path, rows: list[dict[str, Any]], start: int, noise: bytes
 ) -> None:
     text = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
-    (tmp_path / "cases.jsonl").write_bytes(text[:start] + noise + text[start + len(noise) :])
-    check(tmp_path / "cases.jsonl")
+    damaged = text[:start] + noise + text[start + len(noise) :]
+    (tmp_path / "cases.jsonl").write_bytes(damaged)
+    assert (check(tmp_path / "cases.jsonl") or 0) <= len(damaged.splitlines())
 
 
 SAMPLES = (

@@ -13,8 +13,6 @@ from reranker.models.vllm.answers import (
     verdict_logprobs,
 )
 
-pytestmark = pytest.mark.alone
-
 ENDLESS = {"choices": [{"index": float("inf")}]}
 
 
