@@ -1,12 +1,9 @@
 """Ask the language model about windows of candidates, in several orders each, at the same time."""
 
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
-import anyio
-
+from reranker.at_once import at_once
 from reranker.cards import Told
 from reranker.deadlines import Stopwatch
 from reranker.errors import ModelError, OutputError
@@ -109,17 +106,8 @@ class WindowJudge:
             questions: of the windows.
             deadline: moment of `time.monotonic` that the model is told of.
         """
-        found: list[WindowAnswer | None] = [None] * len(questions)
-
-        async def answer(place: int) -> None:
-            found[place] = await self._answer(questions[place], deadline)
-
         with self.stopwatch.asking():
-            if len(questions) == 1:
-                await answer(0)
-            else:
-                await _at_once(partial(answer, place) for place in range(len(questions)))
-        return [given for given in found if given is not None]
+            return await at_once(lambda one: self._answer(one, deadline), questions)
 
     def _question(self, window: tuple[int, ...]) -> "_Question | WindowAnswer":
         shown = [self._candidates[index] for index in window]
@@ -201,16 +189,6 @@ class _Question(Value):
 
 Questions = Sequence[_Question | WindowAnswer]
 """Of each window of a round; the answer already where its prompts cannot be made."""
-
-
-async def _at_once(tasks: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:
-    """Run tasks side by side; the first error of one ends all."""
-    try:
-        async with anyio.create_task_group() as group:
-            for task in tasks:
-                group.start_soon(task)
-    except ExceptionGroup as several:
-        raise several.exceptions[0] from None
 
 
 def _from_texts(question: _Question, texts: Sequence[str]) -> WindowAnswer:

@@ -25,7 +25,7 @@ from retrieval.behaviour import BehaviourStore
 from retrieval.catalogue import ImportReport, import_catalogue
 from retrieval.index_build import build_index
 from retrieval.product_table import ProductTable
-from tiny_models import make_tiny
+from tiny_models import make_tiny, make_tunable
 
 pytest.register_assert_rewrite("questions")  # so that a failed assert_same shows both values
 
@@ -125,9 +125,7 @@ def short_context_folder(tmp_path: Path, smollm2_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_folder(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tuning_shop import tiny_model  # loads torch
-
-    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("tiny") / "model")
+    return make_tunable(tmp_path_factory.mktemp("tiny") / "model", smollm2_folder)
 
 
 @pytest.fixture(scope="session")

@@ -242,3 +242,6 @@ def test_damaged_and_unknown_adapters_are_named(
         load(tiny_folder, broken)
     with pytest.raises(ConfigError, match="no such folder; known by name"):
         load(tiny_folder, Path("nobody"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="this folder holds no adapter; known by name"):
+        load(tiny_folder, tmp_path / "empty")

@@ -20,7 +20,8 @@ from reranker.settings import ModelSettings
 from reranker.training.network import TunedNetwork
 from reranker.training.record import read_record
 from reranker.training.tuning import tune
-from tuning_shop import random_list, tiny_model, tuning_settings
+from tiny_models import make_tunable
+from tuning_shop import random_list, tuning_settings
 
 LISTS = [random_list(1, 5, 40), random_list(2, 3, 33)]
 GIVEN: dict[str, dict[str, object]] = {
@@ -46,7 +47,7 @@ class Run(NamedTuple):
 @pytest.fixture(scope="module")
 def even_folder(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model whose layers can be kept in 4 bits on a processor."""
-    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("even") / "model", inner=128)
+    return make_tunable(tmp_path_factory.mktemp("even") / "model", smollm2_folder, inner=128)
 
 
 @pytest.fixture(scope="module", params=sorted(GIVEN))

@@ -20,14 +20,9 @@ from reranker.training.objective import (
     ranknet,
 )
 from reranker.training.validation import shared_out
-from tuning_shop import random_list, tiny_model
+from tuning_shop import random_list
 
 SMALL = TrainingSettings(rank=4, alpha=8, seed=1)
-
-
-@pytest.fixture(scope="module")
-def folder(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(smollm2_folder, tmp_path_factory.mktemp("tiny") / "model")
 
 
 def network(folder: Path, *, dtype: str = "float32", lean: bool = True) -> TunedNetwork:
@@ -42,15 +37,15 @@ def network(folder: Path, *, dtype: str = "float32", lean: bool = True) -> Tuned
 LISTS = [random_list(1, 5, 40), random_list(2, 3, 33), random_list(3, 7, 52)]
 
 
-def test_scores_are_those_of_the_whole_vocabulary_at_every_token(folder: Path) -> None:
+def test_scores_are_those_of_the_whole_vocabulary_at_every_token(tiny_folder: Path) -> None:
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from peft.tuners.lora.layer import Linear
     from transformers import AutoModelForCausalLM
 
     from reranker.training.methods.low_rank import LowRank
 
-    ours = network(folder)
-    plain = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    ours = network(tiny_folder)
+    plain = AutoModelForCausalLM.from_pretrained(str(tiny_folder), dtype=torch.float32)
     theirs = LowRank(plain, SMALL.model_copy(update={"seed": 9}), lean=False).wrapped
     state = get_peft_model_state_dict(ours.wrapped, save_embedding_layers=False)
     set_peft_model_state_dict(theirs, state)
@@ -83,11 +78,11 @@ def error(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> 
     return math.sqrt(wrong / whole)
 
 
-def test_the_lean_layers_learn_what_those_of_peft_learn(folder: Path) -> None:
-    exact = gradients(folder, "float32", lean=False)
-    assert error(gradients(folder, "float32", lean=True), exact) < 1e-4
-    rounded = error(gradients(folder, "bfloat16", lean=False), exact)
-    assert error(gradients(folder, "bfloat16", lean=True), exact) < 2 * rounded < 0.3
+def test_the_lean_layers_learn_what_those_of_peft_learn(tiny_folder: Path) -> None:
+    exact = gradients(tiny_folder, "float32", lean=False)
+    assert error(gradients(tiny_folder, "float32", lean=True), exact) < 1e-4
+    rounded = error(gradients(tiny_folder, "bfloat16", lean=False), exact)
+    assert error(gradients(tiny_folder, "bfloat16", lean=True), exact) < 2 * rounded < 0.3
 
 
 @pytest.mark.parametrize("tokens", [1, 95, 96, 97, 300])
@@ -110,8 +105,8 @@ def test_attention_in_blocks_is_attention(tokens: int) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_only_the_adapter_is_trained(folder: Path) -> None:
-    made = network(folder, dtype="bfloat16")
+def test_only_the_adapter_is_trained(tiny_folder: Path) -> None:
+    made = network(tiny_folder, dtype="bfloat16")
     torch.stack([scores.mean() for scores in made.scores(LISTS)]).sum().backward()
     for name, parameter in made.wrapped.named_parameters():
         if ".lora_" in name:
@@ -125,11 +120,11 @@ def test_only_the_adapter_is_trained(folder: Path) -> None:
     assert all("lm_head" not in name and "embed" not in name for name in made.trained)
 
 
-def test_a_new_adapter_changes_nothing(folder: Path) -> None:
+def test_a_new_adapter_changes_nothing(tiny_folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    made = TunedNetwork(folder, SMALL, dtype="float32")
-    plain = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    made = TunedNetwork(tiny_folder, SMALL, dtype="float32")
+    plain = AutoModelForCausalLM.from_pretrained(str(tiny_folder), dtype=torch.float32)
     one = LISTS[0]
     with torch.no_grad():
         logits = plain(input_ids=torch.tensor([one.prompt.token_ids])).logits[0]
@@ -203,8 +198,8 @@ def test_the_logged_reward_is_weighed_by_inverse_propensity_and_cut_off() -> Non
     assert float(list_loss(scores, unlogged, settings)) == pytest.approx(math.log(4))
 
 
-def test_the_untuned_model_can_be_asked_beside_the_tuned_one(folder: Path) -> None:
-    made = network(folder)
+def test_the_untuned_model_can_be_asked_beside_the_tuned_one(tiny_folder: Path) -> None:
+    made = network(tiny_folder)
     tuned, untuned = made.scores(LISTS), made.untuned_scores(LISTS)
     made.restore({name: torch.zeros_like(p) for name, p in made.trained.items()})
     for before, ours, bare in zip(tuned, untuned, made.scores(LISTS), strict=True):

@@ -24,7 +24,7 @@ from reranker.training.network import TunedNetwork
 from reranker.training.objective import list_loss
 from reranker.training.record import read_record
 from reranker.training.tuning import tune
-from tuning_shop import tiny_model, tuning_settings
+from tuning_shop import tuning_settings
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +146,10 @@ def test_nothing_else_is_learnt_of_a_model_that_puts_a_sign_before_words() -> No
 
 
 def test_written_tokens_have_the_log_probabilities_of_the_whole_model(
-    smollm2_folder: Path, renderer: PromptRenderer, tmp_path: Path
+    smollm2_folder: Path, renderer: PromptRenderer, tiny_folder: Path
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    folder = tiny_model(smollm2_folder, tmp_path / "model")
     encodes = encoder(smollm2_folder, renderer)
     group: list[EncodedList] = [
         encodes.encode(given, writes=True)
@@ -160,8 +159,8 @@ def test_written_tokens_have_the_log_probabilities_of_the_whole_model(
             example(1, 0, 0, 0, 0, title="green tea"),
         )
     ]
-    made = TunedNetwork(folder, TrainingSettings(rank=4), dtype="float32")
-    whole = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    made = TunedNetwork(tiny_folder, TrainingSettings(rank=4), dtype="float32")
+    whole = AutoModelForCausalLM.from_pretrained(str(tiny_folder), dtype=torch.float32)
     with torch.no_grad():
         found = made.scores_and_written(group)
         for one, (scores, written), alone in zip(group, found, made.scores(group), strict=True):

@@ -54,6 +54,8 @@ def test_adapters_are_looked_at_before_the_start(smollm2_folder: Path, tmp_path:
     assert environment(options, CPU)["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
     with pytest.raises(ConfigError, match=r"there is no adapter_config\.json"):
         command(ServeOptions(model="m", adapters={"two": smollm2_folder}), smollm2_folder, CPU, 1)
+    with pytest.raises(ConfigError, match="--adapter m: the model is served by this name"):
+        command(ServeOptions(model="org/m", adapters={"m": tmp_path}), smollm2_folder, CPU, 1)
     (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match=r"adapter_config\.json.*peft_type"):
         command(options, smollm2_folder, CPU, 8000)

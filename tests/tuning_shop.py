@@ -1,7 +1,6 @@
-"""A tiny model and a shop whose purchases are easy to learn, for tests of tuning."""
+"""A shop whose purchases are easy to learn, for tests of tuning."""
 
 import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -11,36 +10,6 @@ from reranker.settings import Settings
 from reranker.training.encoding import EncodedList
 
 KINDS = ("honey", "bread", "apple", "cheese")
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-)
-
-
-def tiny_model(tokenizer_of: Path, folder: Path, *, inner: int = 96) -> Path:
-    """Write a Llama of two narrow layers with random weights and a real tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    vocabulary = json.loads((tokenizer_of / "config.json").read_text())["vocab_size"]
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=64,
-        intermediate_size=inner,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        initializer_range=0.1,
-    )
-    LlamaForCausalLM(config).save_pretrained(str(folder))
-    for name in _TOKENIZER:
-        if (tokenizer_of / name).is_file():
-            shutil.copy2(tokenizer_of / name, folder / name)
-    return folder
 
 
 def shop_files(folder: Path, *, shoppers: int = 60) -> Path:

@@ -197,7 +197,8 @@ def find_adapter(name: str) -> Path:
         )
         raise ConfigError(message)
     known = ", ".join(path.name for path in known_adapters()) or "none"
-    raise ConfigError(f"adapter {name!r}: there is no such folder; known by name are {known}")
+    fault = "this folder holds no adapter" if places[0].is_dir() else "there is no such folder"
+    raise ConfigError(f"adapter {name!r}: {fault}; known by name are {known}")
 
 
 def adapter_of(settings: ModelSettings) -> Path | None:

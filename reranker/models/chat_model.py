@@ -8,6 +8,7 @@ from typing import Any, Self
 import anyio
 from langchain_core.language_models import BaseChatModel
 
+from reranker.at_once import at_once
 from reranker.errors import ConfigError, ModelTimeout, ModelUnavailable, OutputError
 from reranker.models.rendering import LABELS
 from reranker.parsing.form import LONGEST_ANSWER
@@ -123,22 +124,12 @@ class ChatModel:
                 its text, which may repeat the prompt, goes to the log at level DEBUG.
             OutputError: an answer is no text.
         """
-        answers: list[str] = [""] * len(prompts)
-
-        async def ask(place: int) -> None:
-            answers[place] = await self._ask(prompts[place])
-
         try:
             with anyio.fail_after(None if math.isinf(seconds) else max(seconds, 0)):
-                async with anyio.create_task_group() as group:
-                    for place in range(len(prompts)):
-                        group.start_soon(ask, place)
+                return tuple(await at_once(self._ask, prompts))
         except TimeoutError:
             message = f"{self._spec.name}: no answer within {seconds:.2f} s"
             raise ModelTimeout(message) from None
-        except ExceptionGroup as several:
-            raise several.exceptions[0] from None
-        return tuple(answers)
 
     async def aclose(self) -> None:
         """Do nothing: the chat model is the caller's."""

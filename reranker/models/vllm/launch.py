@@ -103,7 +103,7 @@ def command(options: ServeOptions, folder: Path, machine: Machine, port: int) ->
         port: to listen on.
 
     Raises:
-        ConfigError: an adapter's folder holds none.
+        ConfigError: an adapter's folder holds none, or its name is the model's.
         DataError: an adapter's description is damaged.
     """
     # The `vllm` command fails where its package has another name, as the CPU build's has.
@@ -159,6 +159,11 @@ def environment(options: ServeOptions, machine: Machine) -> dict[str, str]:
 def _lora(options: ServeOptions) -> list[str]:
     if not options.adapters and not options.lora:
         return []
+    if options.served_name in options.adapters:
+        raise ConfigError(
+            f"--adapter {options.served_name}: the model is served by this name, so that nobody "
+            "could ask for the adapter; give one of them another name"
+        )
     ranks = [rank_beside(folder) for folder in options.adapters.values()]
     wanted = max(ranks, default=_LORA_RANKS[1])
     rank = next((known for known in _LORA_RANKS if known >= wanted), wanted)

@@ -1,9 +1,9 @@
 """Two ways to ask a server: by token ids as vLLM can, or by chat as others can."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from reranker.at_once import at_once
 from reranker.errors import ConfigError
 from reranker.models.rendering import PromptRenderer, RenderedPrompt
 from reranker.models.vllm.answers import (
@@ -127,7 +127,7 @@ class ChatRoute:
                 "/v1/chat/completions", body, lambda it: chat_label_logprobs(it, prompt.labels)
             )
 
-        return await _together(one, prompts)
+        return await at_once(one, prompts)
 
     async def verdicts(self, rendered: Sequence[RenderedPrompt], send: Send) -> Logprobs:
         """Refuse: chat completions tell nothing of the prompt's own tokens."""
@@ -147,7 +147,7 @@ class ChatRoute:
             body = self._body(prompt, max_tokens) | _answer_format(schema)
             return await send("/v1/chat/completions", body, lambda it: texts(it, 1)[0])
 
-        return await _together(one, prompts)
+        return await at_once(one, prompts)
 
     def _body(self, prompt: Prompt, max_tokens: int) -> dict[str, Any]:
         return {
@@ -162,17 +162,3 @@ def _answer_format(schema: Mapping[str, Any]) -> dict[str, Any]:
     # OpenAI's name for it, which vLLM takes beside its own `structured_outputs`.
     given = {"name": "answer", "schema": dict(schema), "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": given}}
-
-
-async def _together(ask: Callable[[Prompt], Awaitable[_T]], prompts: Sequence[Prompt]) -> list[_T]:
-    """Ask about all prompts at once; the first error ends the others."""
-
-    async def one(prompt: Prompt) -> _T:
-        return await ask(prompt)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(prompt)) for prompt in prompts]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
