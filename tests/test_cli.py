@@ -152,6 +152,7 @@ def test_config_tells_where_a_value_came_from(run, monkeypatch: pytest.MonkeyPat
         (["search", "x"], 3, "shelfwise catalogue import"),
         (["search", "x", "--set", "ranking.window=zero"], 2, "ranking.window"),
         (["search", "x", "--set", "nonsense"], 2, "NAME=VALUE"),
+        (["search", "x", "--set", "training.weight_decay=inf"], 2, "training.weight_decay"),
         (["search", "  "], 2, "query is blank"),
         (["search", "x", "--min-price", "5", "--max-price", "1"], 2, "above max_price"),
         (["search", "x", "--language", "fr"], 2, "language"),
@@ -168,6 +169,14 @@ def test_mistakes_end_with_a_message_and_a_code(
     ended = run(*arguments, *store)
     assert ended.code == code
     assert message in " ".join(ended.err.split())
+    assert "Traceback" not in ended.err
+
+
+def test_what_the_system_refuses_is_told_without_a_traceback(run, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("product_id,title\n1,tea\n", encoding="utf-8")
+    ended = run("catalogue", "import", tmp_path / "p.csv", "--store", tmp_path / "p.csv" / "store")
+    assert ended.code == 1
+    assert "p.csv/store" in ended.err
     assert "Traceback" not in ended.err
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from eval.convert.converters import converter_names
 from evaluation_shop import ShopFiles, make_shop
 from reranker.cli.app import main
+from reranker.cli.evaluate import KINDS
 
 
 class Ended:
@@ -100,6 +102,8 @@ def test_defects_are_listed_by_row(run, shop: ShopFiles, tmp_path: Path) -> None
         (["--products", "p", "--cases", "c", "--rankers", ""], 2, "rankers"),
         (["convert", "nothing"], 2, "cannot be converted"),
         (["check", "gone.jsonl"], 3, "gone.jsonl"),
+        (["--products", "p", "--cases", "c", "--json", "."], 2, "--json .: this is a folder"),
+        (["--products", "p", "--cases", "c", "--report", "/dev/null/p"], 2, "written in /dev/null"),
     ],
 )
 def test_mistakes_end_with_a_message_and_a_code(
@@ -132,6 +136,11 @@ def test_the_rankers_are_listed(run) -> None:
     assert listed.code == 0
     for name in ("random", "llm-noprofile", "full"):
         assert name in listed.out
+    assert json.loads(run("rankers", "--json").out)["random"]
+
+
+def test_the_help_of_convert_names_every_kind() -> None:
+    assert KINDS.split(", ") == list(converter_names())
 
 
 def test_converting_says_what_comes_next(run, tmp_path: Path) -> None:

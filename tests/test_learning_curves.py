@@ -5,7 +5,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from typer.testing import CliRunner
 
+from reranker.cli.app import app
 from reranker.errors import DataError
 from reranker.training.curves import Point, draw, read_curve
 from reranker.training.record import RECORD_FILE
@@ -51,3 +53,13 @@ def test_a_picture_shows_every_point_inside_its_lines(best: float, highest: str)
         assert min(marks) - 0.1 <= float(circle.get("cy", "")) <= max(marks) + 0.1
     first, last, _ = (float(circle.get("cx", "")) for circle in circles)
     assert first < last
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    line = {"kind": "validation", "seen": 0, "seconds": 0.0, "nDCG@10": 0.2}
+    runs = [tmp_path / name for name in ("a/first", "b/first", "second")]
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / RECORD_FILE).write_text(f"{json.dumps(line)}\n", "utf-8")
+    ended = CliRunner().invoke(app, ["adapter", "curve", *map(str, runs), "--json"])
+    assert list(json.loads(ended.stdout)) == [str(runs[0]), str(runs[1]), "second"]

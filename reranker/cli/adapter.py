@@ -1,15 +1,23 @@
 """`shelfwise adapter`: what tuning has made, how well it ranks, and how vLLM gets it."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from reranker.cli.options import ConfigOption, JsonOption, SetOption, load_settings
+from reranker.cli.options import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    load_settings,
+    output_file,
+)
 from reranker.cli.output import console, plain, print_json, progress_bars
 from reranker.cli.tune import files_in, show_card
 from reranker.errors import ConfigError
+from retrieval.files import replacing
 
 if TYPE_CHECKING:
     from reranker.training.served import ServedMeasures
@@ -112,9 +120,11 @@ def curve(
 
     from reranker.training.curves import draw, read_curve
 
-    curves = {run.resolve().name: read_curve(run, measure) for run in runs}
+    output_file(picture, "--svg")
+    curves = {name: read_curve(run, measure) for name, run in _told_apart(runs).items()}
     if picture is not None:
-        picture.write_text(draw(curves, measure), encoding="utf-8")
+        with replacing(picture) as temporary:
+            temporary.write_text(draw(curves, measure), encoding="utf-8")
     if as_json:
         rows = {n: [p.model_dump() for p in points] for n, points in curves.items()}
         typer.echo(json.dumps(rows, indent=2))
@@ -126,6 +136,13 @@ def curve(
     console.print(table)
     if picture is not None:
         console.print(plain(f"drawn in {picture}"), soft_wrap=True)
+
+
+def _told_apart(runs: list[Path]) -> dict[str, Path]:
+    """Return runs by their folders' names, or by their paths where names are the same."""
+    names = Counter(run.resolve().name for run in runs)
+    paths = ((run, run.resolve()) for run in runs)
+    return {path.name if names[path.name] == 1 else str(run): path for run, path in paths}
 
 
 @adapter.command("merge")

@@ -42,8 +42,8 @@ _EXIT_CODES: tuple[tuple[type[ShelfwiseError], int], ...] = (
 app = typer.Typer(
     name="shelfwise",
     help="Re-rank a shop's search results for each shopper with an open LLM.",
-    epilog="Exit codes: 0 done, 2 wrong setting or argument, 3 unusable data, "
-    "4 index of another model, 5 language model not available, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 refused by the operating system, 2 wrong setting or argument, "
+    "3 unusable data, 4 index of another model, 5 language model not available, 130 interrupted.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -69,8 +69,20 @@ app.add_typer(benchmark, name="benchmark")
 def _wants_json(words: list[str]) -> bool:
     """Tell whether the caller reads JSON: of `evaluate` itself --json names a file."""
     place = words.index("--json") if "--json" in words else len(words)
-    of_a_file = words[:1] == ["evaluate"] and words[1:2] not in (["check"], ["convert"])
+    of_a_file = words[:1] == ["evaluate"] and words[1:2] not in (
+        ["check"],
+        ["convert"],
+        ["rankers"],
+    )
     return place < len(words) and not of_a_file
+
+
+def _tell(name: str, message: str) -> None:
+    if _wants_json(sys.argv[1:]):
+        body = {"error": name, "message": message}
+        typer.echo(json.dumps({"error": body}, ensure_ascii=False), err=True)
+    else:
+        errors.print(plain(f"{name}: {message}"), style="red", soft_wrap=True)
 
 
 def main() -> None:
@@ -80,12 +92,13 @@ def main() -> None:
     try:
         app()
     except ShelfwiseError as error:
-        if _wants_json(sys.argv[1:]):
-            body = {"error": type(error).__name__, "message": str(error)}
-            typer.echo(json.dumps({"error": body}, ensure_ascii=False), err=True)
-        else:
-            errors.print(plain(f"{type(error).__name__}: {error}"), style="red", soft_wrap=True)
+        _tell(type(error).__name__, str(error))
         sys.exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind)))
+    except OSError as error:
+        if error.filename is None:  # of no file that somebody named
+            raise
+        _tell("OSError", f"{error.filename}: {error.strerror}")
+        sys.exit(1)
     except KeyboardInterrupt:
         errors.print("interrupted")
         sys.exit(130)

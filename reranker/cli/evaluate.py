@@ -1,5 +1,6 @@
 """`shelfwise evaluate`: compare rankers on cases, and `shelfwise evaluate convert`."""
 
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from reranker.cli.options import (
     MapOption,
     SetOption,
     arguments,
+    output_file,
     pairs,
 )
 from reranker.cli.output import console, plain, print_json, progress_bars
@@ -55,6 +57,11 @@ CutOption = Annotated[
         help="Moment from which on nothing is known. [default: that of the first case]",
     ),
 ]
+
+KINDS = (
+    "games, industrial, complete-journey, impressions, esci, wands, ranklens, amazon-reviews, "
+    "kuaisearch"
+)
 
 
 @evaluate.callback()
@@ -129,6 +136,8 @@ def run(
     from eval.cases import RejectedCases
     from eval.run import evaluate as run_evaluation
 
+    output_file(json_file, "--json")
+    output_file(report_file, "--report")
     given = {"model.name": model, "ranking.readout": readout, "evaluation.seed": seed}
     given["evaluation.measures"] = measures
     settings = _settings(config, sets, given)
@@ -188,10 +197,14 @@ def check(
 
 
 @evaluate.command("rankers")
-def list_rankers() -> None:
+def list_rankers(as_json: JsonOption = False) -> None:
     """List the rankers that can be named."""
     from eval.rankers import describe, ranker_names
 
+    if as_json:
+        rows = {name: describe(name) for name in ranker_names()}
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
     table = Table("Ranker", "Ranks by", box=None, pad_edge=False)
     for name in ranker_names():
         table.add_row(plain(name), plain(describe(name)))
@@ -200,7 +213,7 @@ def list_rankers() -> None:
 
 @evaluate.command("convert")
 def convert(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="See --help of evaluate.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of {KINDS}.")],
     source: Annotated[
         Path | None, typer.Argument(metavar="[SOURCE]", help="Folder or file of the data set.")
     ] = None,

@@ -14,6 +14,7 @@ from reranker.cli.options import (
     StoreOption,
     load_settings,
     moment,
+    output_file,
 )
 from reranker.cli.output import console, plain, print_json, progress_bars
 from reranker.errors import ConfigError
@@ -53,6 +54,7 @@ def build(
 
     if out.suffix != ".parquet":
         raise ConfigError(f"--out {out}: labels are written to .parquet files")
+    output_file(out, "--out")
     settings = load_settings(config, store, sets)
     with progress_bars() as report:
         result = build_labels(settings, out, moment(at), purpose=_purpose(purpose), progress=report)
