@@ -36,7 +36,7 @@ def show(
     """Choose what is shown in the first ``request.k`` places, with exact propensities.
 
     Args:
-        request: that was answered.
+        request: that was answered. Hundreds of places take a draw a while; see `explore`.
         result: the answer, with at least one item.
         temperature: of the draw (Plackett-Luce), in units of the scores' standard deviation over
             the items that may be drawn: .1 keeps close to the order, 1 mixes freely. None shows
@@ -45,7 +45,7 @@ def show(
         rng: seed it to draw the same list again.
 
     Raises:
-        ConfigError: the temperature is not above 0.
+        ConfigError: the temperature is not above 0, or too small for any draw to differ.
     """
     places = min(request.k, len(result.items))
     if temperature is None:

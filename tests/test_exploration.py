@@ -1,3 +1,4 @@
+import time
 from itertools import permutations
 
 import numpy as np
@@ -30,7 +31,13 @@ def by_enumeration(weights: np.ndarray, k: int) -> np.ndarray:
 def test_item_position_propensities_equal_enumeration(spread: float) -> None:
     logits = np.random.default_rng(3).normal(size=(4, 6)) * spread
     exact = np.stack([by_enumeration(np.exp(row), 4) for row in normalised(logits)])
-    assert np.abs(all_propensities(logits, 4) - exact).max() < 1e-9
+    found = all_propensities(logits, 4)
+    assert np.abs(found - exact).max() < 1e-14
+    certain = exact > 1e-300
+    assert np.abs(found[certain] / exact[certain] - 1).max() < 1e-13, "of small ones, too"
+    order = sample(normalised(logits), 4, np.random.default_rng(2))
+    asked = np.take_along_axis(exact, order[:, :, None], axis=1)[:, np.arange(4), np.arange(4)]
+    assert np.abs(item_position_propensities(logits, order) - asked).max() < 1e-14
 
 
 def test_every_place_is_filled_once() -> None:
@@ -39,6 +46,49 @@ def test_every_place_is_filled_once() -> None:
     assert np.allclose(places.sum(axis=1), 1, atol=1e-9)
     full = all_propensities(logits[:, :8], 8)
     assert np.allclose(full.sum(axis=2), 1, atol=1e-9)
+
+
+def test_a_candidate_s_own_place_is_computed_like_all_of_them() -> None:
+    rng = np.random.default_rng(5)
+    logits = normalised(rng.normal(size=(3, 45)) * 4)
+    order = np.stack([rng.permutation(45)[:31] for _ in range(3)])
+    own = item_position_propensities(logits, order)
+    places = np.take_along_axis(all_propensities(logits, 31), order[:, :, None], axis=1)
+    assert own == pytest.approx(places[:, np.arange(31), np.arange(31)], rel=1e-12)
+
+
+def test_long_lists_are_exact_too() -> None:
+    """Among equals every place is equally likely; their rings lie close together in time."""
+    even = item_position_propensities(np.zeros((1, 300)), np.arange(300)[None, :])
+    assert np.abs(even * 300 - 1).max() < 1e-12
+
+
+def test_a_long_list_is_drawn_though_hardly_any_list_is_likely() -> None:
+    began = time.process_time()
+    drawn = explore(np.linspace(3, 0, 300), 200, temperature=1, rng=np.random.default_rng(0))
+    assert time.process_time() - began < 10
+    assert len(drawn.propensity) == 200
+    assert drawn.prefix_propensity[-1] == np.finfo(np.float64).tiny
+    assert drawn.prefix_propensity[0] > drawn.prefix_propensity[9] > 1e-40
+
+
+def test_the_smallest_temperatures_take_no_longer() -> None:
+    began = time.process_time()
+    scores = np.linspace(3, 0, 50)
+    drawn = explore(scores, 10, temperature=1e-5, rng=np.random.default_rng(0))
+    assert time.process_time() - began < 5
+    assert drawn.order == tuple(range(10))
+    assert drawn.propensity == pytest.approx((1.0,) * 10)
+
+
+@pytest.mark.parametrize(
+    ("scores", "temperature"), [((1.0, 0.0), 1e-7), ((1e308, -1e308), 1.0), ((1e308, 1.0), 1e-300)]
+)
+def test_a_temperature_at_which_nothing_is_drawn_is_refused(
+    scores: tuple[float, ...], temperature: float
+) -> None:
+    with pytest.raises(ConfigError, match="millionth of the scores' range"):
+        explore(scores, 2, temperature=temperature, rng=np.random.default_rng(0))
 
 
 def test_drawn_lists_have_the_logged_propensities() -> None:

@@ -110,3 +110,11 @@ def test_equal_scores_are_drawn_evenly_and_a_wrong_temperature_is_refused() -> N
     assert even.impression.items[0].propensity == pytest.approx(1 / 3)
     with pytest.raises(ConfigError, match="temperature 0"):
         show(request, answer_of(request, (2.0, 1.0)), temperature=0.0)
+
+
+def test_hundreds_of_places_can_be_explored() -> None:
+    request = SearchRequest(query="thing", k=200)
+    answer = answer_of(request, [float(-n) for n in range(300)])
+    long = show(request, answer, temperature=1, rng=np.random.default_rng(0)).impression
+    assert len({item.product_id for item in long.items}) == 200
+    assert all(0 < item.propensity <= 1 for item in long.items)
