@@ -1,9 +1,7 @@
 """The model's answers are scripted here: the subject is what becomes of good and bad ones."""
 
-import math
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import anyio
 import pytest
@@ -12,86 +10,23 @@ from hypothesis import strategies as st
 
 from reranker.errors import ConfigError, ModelTimeout, ModelUnavailable, OutputError
 from reranker.fusion import Blend
-from reranker.listwise import Judgement, ListwiseRanker
+from reranker.listwise import Judgement
 from reranker.models.tokenizing import HFTokenizer
-from reranker.ports import ModelSpec
-from reranker.schema import Candidate, Product, Prompt, SearchRequest, SlotScores
-from reranker.settings import FusionSettings, RankingSettings
+from reranker.schema import Candidate, Product, Prompt, SlotScores
+from reranker.settings import FusionSettings
 from reranker.shuffles import instability, shuffled_orders
+from scripted_model import (
+    Answer,
+    ScriptedModel,
+    fails,
+    judge,
+    prefer_last_product,
+    prefer_last_product_by_title,
+    shown,
+)
 from shop import candidates
 
 SCORES = st.one_of(st.none(), st.floats(-50, 0))
-Answer = Callable[[Sequence[Prompt]], tuple[SlotScores, ...]]
-
-
-class ScriptedModel:
-    """Answers by a function."""
-
-    spec = ModelSpec(
-        name="scripted",
-        context_length=4096,
-        labels=tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
-        readouts=frozenset({"labels", "verdict"}),
-    )
-
-    def __init__(self, tokenizer: HFTokenizer, answer: Answer) -> None:
-        self.tokenizer = tokenizer
-        self.prompts: list[Prompt] = []
-        self._answer = answer
-
-    async def read(
-        self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
-    ) -> tuple[SlotScores, ...]:
-        self.prompts += prompts
-        return self._answer(prompts)
-
-    async def write(self, prompts: Sequence[Prompt], **_how: object) -> tuple[str, ...]:
-        raise AssertionError("nobody asked for a written answer")
-
-    async def aclose(self) -> None: ...
-
-
-def prefer_last_product(prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
-    """Score by the candidate, so that the shown order must not matter."""
-    return tuple(
-        SlotScores(logprobs=tuple(float(candidate) for candidate in prompt.order), label_mass=0.9)
-        for prompt in prompts
-    )
-
-
-def prefer_last_product_by_title(prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
-    """Score by what the card says, as a model would, with an offset of the window's own."""
-    answers = []
-    for prompt in prompts:
-        numbers = [float(title.split()[1]) for title in titles(prompt)]
-        offset = float(min(numbers))
-        logprobs = tuple(number - offset for number in numbers)
-        answers.append(SlotScores(logprobs=logprobs, label_mass=0.9))
-    return tuple(answers)
-
-
-def titles(prompt: Prompt) -> list[str]:
-    return re.findall(r"thing \d+", str(prompt.messages[1].content).split("<products>")[1])
-
-
-def shown(model: ScriptedModel) -> set[str]:
-    return {title for prompt in model.prompts for title in titles(prompt)}
-
-
-def judge(
-    model: ScriptedModel,
-    size: int = 6,
-    deadline: float = math.inf,
-    query: str = "thing",
-    **settings: object,
-):
-    ranker = ListwiseRanker(model, RankingSettings.model_validate(settings), profile_tokens=64)
-    items = candidates(tuple(Product(product_id=str(n), title=f"thing {n}") for n in range(size)))
-
-    async def ask() -> Judgement:
-        return await ranker.judge(SearchRequest(query=query), None, items, deadline=deadline)
-
-    return anyio.run(ask)
 
 
 def test_scores_return_to_their_candidates_whatever_the_order(tokenizer: HFTokenizer) -> None:
@@ -115,6 +50,16 @@ def test_every_candidate_reaches_the_model_and_the_best_come_first(
     assert judged.outcome == "model"
     best = sorted(range(size), key=lambda candidate: judged.places[candidate])[:10]
     assert best == list(range(size))[::-1][:10]
+
+
+@pytest.mark.parametrize("user_id", ["ann", None])
+@pytest.mark.parametrize("readout", ["labels", "verdict", "generate"])
+def test_what_a_model_caches_is_kept_apart_by_shopper(
+    tokenizer: HFTokenizer, readout: str, user_id: str | None
+) -> None:
+    model = ScriptedModel(tokenizer, prefer_last_product)
+    assert judge(model, size=25, user_id=user_id, readout=readout).rounds > 1
+    assert set(model.scopes) == {user_id}
 
 
 def test_a_query_that_was_cut_is_an_issue(tokenizer: HFTokenizer) -> None:
@@ -176,13 +121,6 @@ def test_nothing_to_rank_asks_nothing(tokenizer: HFTokenizer, size: int) -> None
     model = ScriptedModel(tokenizer, prefer_last_product)
     assert judge(model, size=size).outcome == "model"
     assert model.prompts == []
-
-
-def fails(error: Exception) -> Answer:
-    def answer(prompts: Sequence[Prompt]) -> tuple[SlotScores, ...]:
-        raise error
-
-    return answer
 
 
 @pytest.mark.parametrize(
