@@ -82,11 +82,9 @@ class PromptDraft(Value):
     context_cut: int = 0
 
 
-def detect_language(query: str | None, default: Language = "en") -> Language:
-    """Return ``zh`` for a query with Chinese characters, ``en`` for another, default for none."""
-    if not query:
-        return default
-    return "zh" if any("\u4e00" <= c <= "\u9fff" for c in query) else "en"
+def detect_language(query: str | None) -> Language:
+    """Return ``zh`` for a query with Chinese characters, ``en`` for another and for none."""
+    return "zh" if any("\u4e00" <= c <= "\u9fff" for c in query or "") else "en"
 
 
 def draft_prompt(
