@@ -91,6 +91,11 @@ def card_text(product: Product) -> str:
     return _SEPARATOR.join(_quoted(part) for part in parts if part)
 
 
+def card_names(product: Product) -> tuple[str, ...]:
+    """Return what a product's text calls it by, beside its title: brand and narrowest category."""
+    return tuple(name for name in (product.brand, _leaf(product)) if name)
+
+
 def cut_card(text: str, tokenizer: Tokenizer, max_tokens: int) -> str:
     """Return as much of a `card_text` as has room.
 
@@ -124,15 +129,18 @@ def _facts(product: Product) -> list[str]:
     price = ""
     if product.price is not None:
         price = f"{product.price:.2f} {product.currency or ''}"
-    leaf = product.category.rsplit(">", 1)[-1] if product.category else ""
     attributes = [f"{name} {value}" for name, value in product.attributes.items()]
     stock = "" if product.in_stock else "out of stock"
     return [
         product.title,
         product.brand or "",
-        leaf,
+        _leaf(product),
         price,
         stock,
         *attributes,
         product.description[:_DESCRIPTION_CHARACTERS],
     ]
+
+
+def _leaf(product: Product) -> str:
+    return product.category.rsplit(">", 1)[-1] if product.category else ""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from reranker.at_once import at_once
-from reranker.cards import Told
+from reranker.cards import Told, card_names
 from reranker.deadlines import Stopwatch
 from reranker.errors import ModelError, OutputError
 from reranker.parsing import (
@@ -128,7 +128,12 @@ class WindowJudge:
         key = [candidate.product.product_id for candidate in shown]
         seed = f"{self._settings.seed}\n{self._request.query}\n{key}"
         orders = shuffled_orders(len(window), self._settings.shuffles, seed)
-        return _Question(draft=draft, prompts=tuple(build_prompt(draft, o) for o in orders))
+        named = shown if self._readout == "generate" else ()
+        return _Question(
+            draft=draft,
+            prompts=tuple(build_prompt(draft, order) for order in orders),
+            names=frozenset(name for each in named for name in card_names(each.product)),
+        )
 
     async def _answer(self, question: "_Question | WindowAnswer", deadline: float) -> WindowAnswer:
         if isinstance(question, WindowAnswer):
@@ -183,8 +188,11 @@ class WindowJudge:
 
 
 class _Question(Value):
+    """The prompts of a window; where reasons are written, with its brands and categories."""
+
     draft: PromptDraft
     prompts: tuple[Prompt, ...]
+    names: frozenset[str]
 
 
 Questions = Sequence[_Question | WindowAnswer]
@@ -230,7 +238,11 @@ def _reasons(
     for prompt, ranking in zip(question.prompts, written, strict=True):
         cards = [draft.cards[index] for index in prompt.order]
         standing, dropped = supported_reasons(
-            ranking, profile=draft.profile, cards=cards, query=draft.query
+            ranking,
+            profile=draft.profile,
+            cards=cards,
+            names=question.names,
+            query=draft.query,
         )
         issues += [Issue(code="reason_dropped", detail=cause) for cause in dropped]
         for reason in standing:

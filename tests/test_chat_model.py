@@ -65,11 +65,13 @@ def test_gaps_are_repaired_and_said() -> None:
 def test_reasons_stand_only_where_they_are_borne_out() -> None:
     reply = """{"ranking": ["B", "A", "C", "D", "E", "F"], "reasons": [
         {"label": "B", "cites": "backlit keyboard", "reason": "A backlit keyboard."},
-        {"label": "A", "cites": "waterproof", "reason": "It is waterproof."}]}"""
+        {"label": "A", "cites": "waterproof", "reason": "It is waterproof."},
+        {"label": "C", "cites": "Tablet", "reason": "A tablet like those of Kestrel."}]}"""
     judged = judge(FakeListChatModel(responses=[reply]))
     assert judged.reasons[1] == "A backlit keyboard."
-    assert judged.reasons[0] is None
-    assert [issue.code for issue in judged.issues] == ["reason_dropped"]
+    assert judged.reasons[0] is judged.reasons[2] is None
+    assert [issue.detail for issue in judged.issues] == ["not_in_evidence", "names_other_product"]
+    assert {issue.code for issue in judged.issues} == {"reason_dropped"}
     assert judged.outcome == "model"
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reranker.cards import card_text, cut_card
+from reranker.cards import card_names, card_text, cut_card
 from reranker.models.tokenizing import HFTokenizer
 from reranker.parsing import Reason, WrittenRanking, supported_reasons
 from shop import products
@@ -16,13 +16,16 @@ CARDS = (
     "Coffee mug | Norrland | Kitchenware | 8.50 EUR",
     "绿茶 50袋 | 龙井 | 茶叶 | 45.00 CNY",
 )
+NAMES = ("Tarn", "Teas", "Kestrel", "Laptops", "Norrland", "Kitchenware", "龙井", "茶叶")
 
 
 def cause(cites: str, text: str, slot: int = 0, query: str | None = None) -> str | None:
     """Why a reason is dropped; None if it stands."""
     reason = Reason(slot=slot, cites=cites, text=text)
     ranking = WrittenRanking(order=(0, 1, 2, 3), ranked=4, reasons=(reason,))
-    kept, dropped = supported_reasons(ranking, profile=PROFILE, cards=CARDS, query=query)
+    kept, dropped = supported_reasons(
+        ranking, profile=PROFILE, cards=CARDS, names=NAMES, query=query
+    )
     assert (kept, len(dropped)) in ((((reason,)), 0), ((), 1))
     return dropped[0] if dropped else None
 
@@ -52,7 +55,7 @@ def test_a_reason_gives_no_address(text: str) -> None:
     card = f"{text} green tea"
     reason = Reason(slot=0, cites="green tea", text=text)
     ranking = WrittenRanking(order=(0,), ranked=1, reasons=(reason,))
-    assert supported_reasons(ranking, profile="", cards=(card,))[1] == ("contact",)
+    assert supported_reasons(ranking, profile="", cards=(card,), names=())[1] == ("contact",)
 
 
 @pytest.mark.parametrize("cites", ["", "the", "good product", "…", "a", "茶", "one of the best"])
@@ -116,7 +119,7 @@ def test_each_reason_is_judged_by_its_own_card() -> None:
         Reason(slot=0, cites="", text="Good."),
     )
     ranking = WrittenRanking(order=(1, 0, 2, 3), ranked=4, reasons=reasons)
-    kept, dropped = supported_reasons(ranking, profile="", cards=CARDS)
+    kept, dropped = supported_reasons(ranking, profile="", cards=CARDS, names=NAMES)
     assert kept == reasons[:1]
     assert dropped == ("not_in_evidence", "nothing_cited")
 
@@ -128,12 +131,39 @@ def test_it_works_on_cards_as_prompts_have_them(tokenizer: HFTokenizer) -> None:
         for slot, product in enumerate(products())
     )
     ranking = WrittenRanking(order=tuple(range(6)), ranked=6, reasons=reasons)
-    kept, dropped = supported_reasons(ranking, profile="", cards=cards)
+    names = [name for product in products() for name in card_names(product)]
+    kept, dropped = supported_reasons(ranking, profile="", cards=cards, names=names)
     assert kept == reasons
     assert dropped == ()
     wrong = Reason(slot=5, cites="Desk lamp", text="As good as a Kestrel.")
     ranking = WrittenRanking(order=tuple(range(6)), ranked=6, reasons=(wrong,))
-    assert supported_reasons(ranking, profile="", cards=cards) == ((), ("names_other_product",))
+    found = supported_reasons(ranking, profile="", cards=cards, names=names)
+    assert found == ((), ("names_other_product",))
+
+
+@pytest.mark.parametrize(
+    ("card", "text"),
+    [
+        ("Desk lamp | bought once", "Often bought by tea lovers."),
+        ("Desk lamp | sales 9", "Sales of tea are high."),
+        ("Desk lamp | 39.00 EUR | Green light, soft and even.", "A soft green tea."),
+    ],
+)
+def test_only_brands_and_categories_are_names(card: str, text: str) -> None:
+    """What else stands on another product's card is nobody's name."""
+    reason = Reason(slot=0, cites="tea", text=text)
+    ranking = WrittenRanking(order=(0, 1), ranked=2, reasons=(reason,))
+    kept, _ = supported_reasons(ranking, profile="", cards=("Tea", card), names=("Tarn",))
+    assert kept == (reason,)
+
+
+def test_numbers_of_a_name_are_no_names() -> None:
+    reason = Reason(slot=0, cites="tea", text="50 bags of tea.")
+    ranking = WrittenRanking(order=(0,), ranked=1, reasons=(reason,))
+    kept, _ = supported_reasons(
+        ranking, profile="", cards=("Tea 50 bags",), names=("1800 Tequila",)
+    )
+    assert kept == (reason,)
 
 
 @given(cites=st.text(max_size=60), text=st.text(max_size=60), card=st.text(max_size=60))
@@ -142,6 +172,6 @@ def test_any_text_is_judged_and_a_kept_citation_stands_there(
 ) -> None:
     reason = Reason(slot=0, cites=cites, text=text)
     ranking = WrittenRanking(order=(0,), ranked=1, reasons=(reason,))
-    kept, dropped = supported_reasons(ranking, profile="", cards=[card])
+    kept, dropped = supported_reasons(ranking, profile="", cards=[card], names=())
     assert len(kept) + len(dropped) == 1
-    assert supported_reasons(ranking, profile="", cards=[""])[0] == ()
+    assert supported_reasons(ranking, profile="", cards=[""], names=())[0] == ()

@@ -10,8 +10,8 @@ numbers and Chinese characters, without regard to width, case, punctuation and s
    the same order. The query is no fact about shopper or product, and cannot be cited.
 3. ``number_not_in_evidence``: one of its numbers (a price, a count, a size; digits, `two` to
    `twelve`, or Chinese numerals before a measure word) does not occur in the evidence.
-4. ``names_other_product``: it uses a word of another card's brand or category (of a Chinese one,
-   the whole name) that does not occur in the evidence; the plural's ``s`` makes no difference.
+4. ``names_other_product``: it uses a word of another product's brand or category (of a Chinese
+   one, the whole name) that does not occur in the evidence; the plural's ``s`` makes no difference.
 
 5. ``contact``: it holds an address of the web or of mail, or a number as long as a telephone's,
    which a supplier may have smuggled into a card.
@@ -22,7 +22,7 @@ rests on a true citation.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from reranker.parsing.form import Reason, WrittenRanking
@@ -59,12 +59,16 @@ _EMPTY = frozenset(
     suits t that the their them they this to top user very was well which who will with words you
     your""".split()  # noqa: SIM905
 )
-_NO_NAME = frozenset({"out of stock"})
 _SMALLEST_NAME = 3
 
 
 def supported_reasons(
-    ranking: WrittenRanking, *, profile: str, cards: Sequence[str], query: str | None = None
+    ranking: WrittenRanking,
+    *,
+    profile: str,
+    cards: Sequence[str],
+    names: Iterable[str],
+    query: str | None = None,
 ) -> tuple[tuple[Reason, ...], tuple[DropCause, ...]]:
     """Return the reasons that stand by the rule above, and the cause of each one dropped.
 
@@ -72,15 +76,16 @@ def supported_reasons(
         ranking: with reasons as they were written.
         profile: the profile's text as the prompt had it; empty without one.
         cards: card texts in slot order, as the prompt had them.
+        names: brands and categories of all the products.
         query: what was searched for.
     """
     kept: list[Reason] = []
     dropped: list[DropCause] = []
-    names = frozenset(name for card in cards for name in _names(card))
+    words = frozenset(word for name in names for word in _words_of_name(name))
     for reason in ranking.reasons:
         card = cards[reason.slot]
         evidence = _Evidence(profile, card, query or "")
-        cause = _cause(reason, evidence, names)
+        cause = _cause(reason, evidence, words)
         if cause is None:
             kept.append(reason)
         else:
@@ -120,19 +125,13 @@ def _names_other(name: str, said: Sequence[str], evidence: _Evidence) -> bool:
     return name in {_stem(word) for word in said} and name not in evidence.words
 
 
-def _names(card: str) -> frozenset[str]:
-    """Return the words of a card's brand and category: the two fields behind its title."""
-    found: set[str] = set()
-    for field in card.split(" | ")[1:3]:
-        words = _words(field)
-        if field in _NO_NAME or any(word[0].isdigit() for word in words):
-            continue
-        if _CHINESE.search(field):
-            found.add("".join(words) if len(words) > 1 else "")
-        else:
-            long = (word for word in words if len(word) >= _SMALLEST_NAME)
-            found.update(_stem(word) for word in long if word not in _EMPTY)
-    return frozenset(found - {""})
+def _words_of_name(name: str) -> list[str]:
+    """Return by what a reason would name a brand or category; a Chinese one is named as a whole."""
+    words = _words(name)
+    if _CHINESE.search(name):
+        return ["".join(words)] if len(words) > 1 else []
+    long = (word for word in words if len(word) >= _SMALLEST_NAME and not word[0].isdigit())
+    return [_stem(word) for word in long if word not in _EMPTY]
 
 
 def _says_something(words: Sequence[str]) -> bool:
