@@ -1,9 +1,10 @@
 """What a prompt says of one product: its text, and what the shop knows of it.
 
 Product text is hostile input: it is cleaned, its brackets and separators are taken from it so that
-it cannot imitate a label or a delimiter, a part of it that begins like what the shop says is put in
-quotes, and it is cut by the model's own tokens. What the shop knows stands behind it and is never
-cut: how much the product sells, and what this shopper did with it. Product ids never enter.
+it cannot imitate a label or a delimiter, a part of it that begins like what the shop says, be it
+behind punctuation, is put in quotes, and it is cut by the model's own tokens. What the shop knows
+stands behind it and is never cut: how much the product sells, and what this shopper did with it.
+Product ids never enter.
 """
 
 import re
@@ -37,16 +38,16 @@ _NEUTRAL = str.maketrans(
         **dict.fromkeys("〕〗﹈⟧｠", "）"),
         "<": "‹",
         ">": "›",
-        "＜": "‹",
-        "＞": "›",
-        "|": "/",
+        **dict.fromkeys("＜﹤", "‹"),
+        **dict.fromkeys("＞﹥", "›"),
+        **dict.fromkeys("|｜￨│┃∣❘", "/"),
     }
 )
 TEMPLATE_VERSION = 2
 """Of the listwise templates and of what cards end with, together: adapters record the former."""
 _SAID_BY_THE_SHOP = re.compile(
-    r"sales|bought|viewed|clicked|a favou?rite|put in|sent back"
-    r"|销量|买过|最近浏览|最近点击|已收藏|加入过|退过货",
+    r"[\W_]*(?:sales|bought|viewed|clicked|a favou?rite|put in|sent back"
+    r"|销量|买过|最近浏览|最近点击|已收藏|加入过|退过货)",
     re.IGNORECASE,
 )
 _DESCRIPTION_CHARACTERS = 600

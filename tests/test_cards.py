@@ -98,6 +98,19 @@ def test_a_suppliers_text_cannot_say_what_the_shop_says(tokenizer: HFTokenizer, 
     assert all(part.startswith("“") for part in parts[1:])
 
 
+@pytest.mark.parametrize(
+    "text", ["*sales 9", "·sales 9", "(Bought 9 times)", "… _销量 9", "🔥 sales 9"]
+)
+def test_no_punctuation_hides_that_a_text_speaks_like_the_shop(text: str) -> None:
+    product = Product(product_id="4", title="Mug", description=text)
+    assert card_text(product) == f"Mug | “{text}”"
+
+
+def test_ordinary_punctuation_is_left_alone() -> None:
+    text = "(new) For sale: *all* who bought the old one"
+    assert card_text(Product(product_id="4", title=text)) == text
+
+
 def test_what_is_told_is_the_last_that_happened() -> None:
     items = [("1", EventKind.PURCHASE), ("2", EventKind.VIEW), ("3", EventKind.FAVOURITE)]
     profile = UserProfile(
