@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from eval.benchmarks.replies import KINDS, WRAPPERS, Kind, make_reply
 from reranker.errors import OutputError
 from reranker.parsing import WrittenRanking, answer_schema, answer_tokens, parse_ranking
+from reranker.parsing.form import LONGEST_ANSWER
 
 LABELS = tuple("ABCDE")
 MANY = tuple(string.ascii_uppercase + string.ascii_lowercase)
@@ -176,13 +177,26 @@ def test_what_was_said_is_recovered_exactly(order: list[int], keep: int, noise: 
     "piece",
     ["[", "{", "[A", '["', '{"ranking": [', "[A] > ", "A, ", "A\n", "<", "< a", " ", "product ",
      "\\", '"', "1. [A] ", ":", "A:\n", "think>", "<think>", "[[[[ 1,", "*", "|", "I'm sorry ",
-     "is ", "\n>", "final:", "ranking: ", "<a ", "```"],
+     "is ", "\n>", "final:", "ranking: ", "<a ", "```", 'é"ranking": [1. [A] > A,[A] > ',
+     '{"ranking": ["A", "B"]} é', "[A] > [B]\n", "é[A] x\nA:\n", "【A】＞【B】。\n",
+     "排序：[A]、[B]\n"],
 )  # fmt: skip
 def test_long_replies_are_read_in_linear_time(piece: str) -> None:
-    text = (piece * (1_000_000 // len(piece)))[:1_000_000]
-    started = time.perf_counter()
-    said(text, MANY)
-    assert time.perf_counter() - started < 5
+    """Four times the text may take four times as long, and not sixteen."""
+    short, long = (_seconds(piece, length) for length in (LONGEST_ANSWER // 4, LONGEST_ANSWER))
+    assert long < 8 * short + 0.02
+    assert _seconds(piece, 1_000_000, times=1) < 5
+
+
+def _seconds(piece: str, length: int, *, times: int = 3) -> float:
+    """Return the processor time that a reply of so many characters takes, the least of several."""
+    text = (piece * (length // len(piece) + 1))[:length]
+    taken = []
+    for _ in range(times):
+        started = time.process_time()
+        said(text, MANY)
+        taken.append(time.process_time() - started)
+    return min(taken)
 
 
 def test_a_very_long_answer_is_cut_and_says_so() -> None:

@@ -148,6 +148,7 @@ def _json_answer(found: Found, body: str, tokens: tuple[str, ...], *, named: boo
 def _from_text(values: Sequence[Found], body: str, labels: Labels) -> _Answer | None:
     # In a refusal or an error only a chain is so plain that it must be an answer.
     refused = bool(_REFUSAL.search(body)) or any(is_no_answer(found.value) for found in values)
+    wide = _is_wide(body)  # once: there may be as many readings as lines
     answers = []
     for reading in find_rankings(body, labels):
         if refused and reading.form != "chain":
@@ -155,7 +156,7 @@ def _from_text(values: Sequence[Found], body: str, labels: Labels) -> _Answer | 
         notes: dict[RepairCode, str] = {"wrong_form": f"{reading.form} of labels, no JSON"}
         if not reading.alone:
             notes["chatter"] = "text beside the labels"
-        if _is_wide(body):
+        if wide:
             notes["fullwidth"] = "full-width signs"
         # Lines with text may also be thoughts on one product after another.
         weight = 0.5 if reading.form == "lines" and not reading.alone else 1.0
