@@ -192,15 +192,15 @@ def _products(documents: Sequence[Document]) -> list[Product]:
 def _product(document: Document, number: int) -> Product:
     metadata = document.metadata
     first, _, rest = document.page_content.strip().partition("\n")
-    title = metadata.get("title") or first or f"document {number}"
-    repeated = str(title).strip() == first.strip()
+    title = _text(metadata, "title") or first or f"document {number}"
+    repeated = title == first.strip()
     text = rest if repeated else document.page_content
     fields = {name: metadata[name] for name in _FROM_METADATA if metadata.get(name) is not None}
     try:
         return Product.model_validate(
             {
-                "product_id": str(metadata.get("product_id") or document.id or f"#{number}"),
-                "title": str(title),
+                "product_id": _text(metadata, "product_id") or document.id or f"#{number}",
+                "title": title,
                 "description": text.strip(),
                 **fields,
             }
@@ -210,6 +210,12 @@ def _product(document: Document, number: int) -> Product:
         field = ".".join(map(str, problem["loc"]))
         message = f"document {number}: metadata {field} = {problem['input']!r}: {problem['msg']}"
         raise DataError(f"{message}; correct it or leave it out") from None
+
+
+def _text(metadata: Mapping[str, Any], name: str) -> str:
+    """Return what metadata say as text; empty where they say nothing. 0 is something."""
+    value = metadata.get(name)
+    return "" if value is None else str(value).strip()
 
 
 def _document(candidate: Candidate) -> Document:

@@ -74,9 +74,15 @@ def test_a_document_that_is_no_product_is_named(shelf: Reranker) -> None:
         ShelfwiseCompressor(shelf=shelf).compress_documents(wrong, "lamp")
 
 
+def test_a_product_whose_number_is_0_keeps_it(shelf: Reranker) -> None:
+    given = [Document(page_content="Lamp", id="other", metadata={"product_id": n}) for n in (0, "")]
+    _, candidates = ShelfwiseCompressor(shelf=shelf)._asked(given, "lamp")
+    assert [c.product.product_id for c in candidates] == ["0", "other"]
+
+
 def test_what_is_asked_loosely_is_understood(shelf: Reranker) -> None:
     compressor = ShelfwiseCompressor(shelf=shelf, user_id=7)
-    for query in ("", "   ", "x " * 2000):
+    for query in ("", "   ", "\u200b\u2060", "x " * 2000):
         assert len(compressor.compress_documents(DOCUMENTS, query)) == len(DOCUMENTS)
     assert len(ShelfwiseRetriever(shelf=shelf).invoke(" ")) == 3
 
