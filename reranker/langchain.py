@@ -28,7 +28,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from reranker.errors import DataError
 from reranker.pipeline import Reranker
-from reranker.schema import Candidate, Filters, Product, RerankResult, SearchRequest
+from reranker.schema import Candidate, Filters, Product, RerankResult, SearchRequest, is_blank
 from reranker.workers import in_turn
 
 _FROM_METADATA = ("brand", "category", "price", "currency", "in_stock", "attributes")
@@ -173,7 +173,8 @@ def _request(searched: Searched, config: RunnableConfig) -> SearchRequest:
 
 def _query(text: str) -> str | None:
     """Return a query as a request takes it; a blank one asks for recommendations."""
-    return text.strip()[:_LONGEST_QUERY].strip() or None
+    cut = text.strip()[:_LONGEST_QUERY]
+    return None if is_blank(cut) else cut
 
 
 def _products(documents: Sequence[Document]) -> list[Product]:

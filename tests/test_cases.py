@@ -33,7 +33,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "user-id-type": ({"user_id": ["u"]}, "user_id"),
     "user-id-long": ({"user_id": "u" * 257}, "user_id"),
     "query-type": ({"query": {"text": "mug"}}, "query"),
-    "query-blank": ({"query": "  "}, "query"),
+    "query-blank": ({"query": " \u200b"}, "query"),
     "query-long": ({"query": "mug " * 501}, "query"),
     "at-type": ({"at": ["2026"]}, "at"),
     "at-unreadable": ({"at": "last Tuesday"}, "at"),

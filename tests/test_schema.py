@@ -48,9 +48,11 @@ def test_event_needs_what_its_kind_is_about() -> None:
         BehaviourEvent(user_id="u", kind="click", at=datetime(2026, 1, 1), product_id="1")  # noqa: DTZ001
 
 
-def test_blank_query_is_refused_with_the_remedy() -> None:
+@pytest.mark.parametrize("query", ["", "   ", "\u200b\u2060", " \x00\u00a0\ufeff"])
+def test_blank_query_is_refused_with_the_remedy(query: str) -> None:
     with pytest.raises(ValidationError, match="recommendations"):
-        SearchRequest(query="   ")
+        SearchRequest(query=query)
+    assert SearchRequest(query=f"{query}tea{query}").query
     assert SearchRequest(query=None).query is None
 
 

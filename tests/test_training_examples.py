@@ -111,6 +111,11 @@ def test_files_are_read_and_faults_named(tmp_path: Path) -> None:
         read_histories(tmp_path / "none.parquet")
 
 
+def test_a_query_that_cannot_be_seen_is_none() -> None:
+    for query in ("", " ", "\u200b\u2060"):
+        assert Purchase(user_id="u", history=(), target="a", query=query).query is None
+
+
 def test_the_teacher_prefers_what_is_bought_together_and_popular() -> None:
     histories = [("p1", "p3")] * 30 + [("p2", "p4")] * 30 + [("p5", "p6")] * 2
     teacher = InterestTeacher.learn(IDS, [f"thing {name}" for name in IDS], histories)

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time
 from typing import Any, NamedTuple
 
 from eval.cases.values import HIGHEST_GRADE, LONGEST_QUERY, Target
+from reranker.schema import is_blank
 
 _LONGEST_ID = 256
 _LONGEST_SEGMENT = 100
@@ -58,7 +59,7 @@ class RowReader:
             self.fault("query-type", "query", f"not text: {_shown(value)}")
             return None
         text = value.strip()
-        if not text:
+        if is_blank(text):
             self.fault("query-blank", "query", "blank")
         if len(text) > LONGEST_QUERY:
             self.fault("query-long", "query", f"{len(text)} characters")

@@ -12,6 +12,7 @@ from reranker.schema.base import (
     Language,
     Readout,
     Value,
+    is_blank,
     one_line,
 )
 from reranker.schema.impressions import (
@@ -87,5 +88,6 @@ __all__ = [
     "UserProfile",
     "Value",
     "category_paths",
+    "is_blank",
     "one_line",
 ]

@@ -29,3 +29,8 @@ def one_line(text: str) -> str:
         return " ".join(text.split())
     spaced = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
     return " ".join(spaced.split())
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether a text holds nothing but spaces and invisible characters."""
+    return not one_line(text)

@@ -7,7 +7,7 @@ from uuid import uuid4
 from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model_validator
 
 from reranker.schema.asking import TemplateRef
-from reranker.schema.base import FrozenMapping, Identifier, Language, Value
+from reranker.schema.base import FrozenMapping, Identifier, Language, Value, is_blank
 from reranker.schema.products import Filters, Product
 
 
@@ -42,7 +42,7 @@ class SearchRequest(Value):
 
     @model_validator(mode="after")
     def _query_not_blank(self) -> Self:
-        if self.query == "":
+        if self.query is not None and is_blank(self.query):
             message = "the query is blank; leave it out (None) to ask for recommendations"
             raise ValueError(message)
         return self

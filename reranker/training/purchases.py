@@ -17,10 +17,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from reranker.errors import DataError
-from reranker.schema import Identifier, Value
+from reranker.schema import Identifier, Value, is_blank
 
 _COLUMNS = {
     "purchases": ("user_id", "history", "target"),
@@ -34,7 +41,7 @@ class Purchase(Value):
     Attributes:
         history: products bought before, oldest first.
         target: the product bought.
-        query: what was searched for; None where nothing was.
+        query: what was searched for; None where nothing was. A blank one becomes None.
         candidates: what was on offer, the target among it; empty where that is not known.
         grades: how much each candidate was wanted; empty: the target alone.
         scores: a teacher's, one a candidate; empty: none.
@@ -55,6 +62,11 @@ class Purchase(Value):
     propensity: Annotated[float, Field(gt=0, le=1)] | None = None
     along: tuple[Identifier, ...] = ()
     at: AwareDatetime | None = None
+
+    @field_validator("query")
+    @classmethod
+    def _not_blank(cls, query: str | None) -> str | None:
+        return None if query is None or is_blank(query) else query
 
     @model_validator(mode="after")
     def _one_a_candidate(self) -> Self:
