@@ -147,12 +147,14 @@ class Blend:
 def _blended(stages: Sequence[tuple[Stage, float, float | None]]) -> _Placed:
     """Return the weighted mean of what is known, and the stage that gives most of it.
 
-    The mean is 0 if nothing has a weight; of equal stages the heavier counts, then the first.
+    The mean is 0 if nothing has a weight, and recall decides; of equal stages the heavier counts,
+    then the first. A stage without weight gives nothing.
 
     Args:
-        stages: each with its weight and its value, None where it is not known; the first is.
+        stages: each with its weight and its value, None where it is not known.
     """
-    placed_by, most = stages[0][0], (-1.0, 0.0)
+    placed_by: Stage = "recall"
+    most = (0.0, 0.0)
     total = score = 0.0
     for name, weight, value in stages:
         if value is None:

@@ -241,6 +241,19 @@ def test_every_candidate_comes_back_exactly_once(
         assert item.recall_score == items[int(item.product.product_id)].recall_score
 
 
+def test_a_stage_without_weight_places_nothing() -> None:
+    """The model has the last first; where neither it nor recall counts, recall decides."""
+    items, judged = things(3), judgement([-3.0, -2.0, -1.0])
+
+    def placed(**weights: float) -> list[tuple[str, str]]:
+        ranked = Blend(items, None, None, FusionSettings(**weights)).items(judged)
+        return [(item.product.product_id, item.placed_by) for item in ranked]
+
+    assert placed(model=1, recall=0) == [("2", "model"), ("1", "model"), ("0", "model")]
+    assert placed(model=0, recall=1) == [("0", "recall"), ("1", "recall"), ("2", "recall")]
+    assert placed(model=0, recall=0) == [("0", "recall"), ("1", "recall"), ("2", "recall")]
+
+
 @given(st.lists(SCORES, max_size=30), st.integers(0, 30))
 def test_items_made_while_the_model_is_asked_are_those_made_afterwards(
     logprobs: list[float | None], behind: int
