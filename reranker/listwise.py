@@ -104,9 +104,10 @@ class ListwiseRanker:
         spec = model.spec
         readout = _readout(settings, spec)
         if readout != "verdict" and settings.window > len(spec.labels):
+            other = ", or set ranking.readout = verdict" if "verdict" in spec.readouts else ""
             raise ConfigError(
                 f"ranking.window = {settings.window}: {spec.name} has {len(spec.labels)} labels; "
-                "lower it, or set ranking.readout = verdict"
+                f"lower it{other}"
             )
         self.model = model
         self._settings = settings

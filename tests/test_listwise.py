@@ -150,7 +150,7 @@ def test_a_failing_model_is_a_typed_fallback(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"window": 27}, r"ranking.window = 27: scripted has 26 labels; lower it"),
+        ({"window": 27}, r"ranking.window = 27: scripted has 26 labels; lower it$"),
         ({"readout": "verdict"}, "ranking.readout = verdict: scripted can only be read by labels"),
     ],
 )
@@ -162,6 +162,13 @@ def test_a_model_that_cannot_be_asked_so_is_refused_at_the_start(
 
     with pytest.raises(ConfigError, match=message):
         judge(LabelsOnly(tokenizer, prefer_last_product), **changes)
+
+
+def test_a_readout_without_labels_is_named_where_the_model_has_it(tokenizer: HFTokenizer) -> None:
+    model = ScriptedModel(tokenizer, prefer_last_product)
+    with pytest.raises(ConfigError, match=r"lower it, or set ranking\.readout = verdict"):
+        judge(model, window=27)
+    assert judge(model, window=27, readout="verdict").outcome == "model"
 
 
 def test_a_timeout_of_the_model_s_own_is_not_our_deadline(tokenizer: HFTokenizer) -> None:
