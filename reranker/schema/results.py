@@ -23,7 +23,8 @@ class SearchRequest(Value):
         k: how many places are shown; all candidates are ranked, the first k matter.
         at: the moment of the search: no later event is looked at.
         context: short facts of the moment worth telling the model, such as ``occasion: gift``.
-        language: of the prompt; None follows the query, then the setting.
+        language: of the prompt; None takes the setting, and where that is ``auto`` follows the
+            query.
         deadline_ms: past it the answer is the fallback order; None takes the setting.
         adapter: LoRA adapter that the model's servers are asked for, by its name there; None takes
             the setting.
@@ -122,8 +123,10 @@ class RankedItem(Value):
         llm_logprob: the model's log-probability, averaged over the prompts that showed the product;
             None if none did, or if the ranking was written out.
         llm_reason: what the model wrote on it, where that is borne out by the profile or the card.
-        interest: affinity of the shopper's profile to the product, 0 to 1; None without a profile.
-        facts: what of the profile speaks for the product, the strongest first.
+        interest: of the shopper in the product, 0 to 1, by the profile and by what has been learnt
+            of all shoppers; see `reranker.interest`. None where there is neither.
+        facts: what the interest rests on: what of the profile speaks for the product, the strongest
+            first, or that it was sent back; then what it goes with and how much it sells.
         placed_by: the stage that gives most of the score.
         reason: the evidence in one line for people.
     """

@@ -175,7 +175,8 @@ class UserProfile(Value):
         recent_items: newest first, one entry a product: bought ones, and as many others at most.
         returned_items: sent back and not bought again since, newest first.
         repeat_purchases: most often bought first.
-        purchases: how often each product was bought that was not sent back.
+        purchases: how often each product was bought that was not sent back, the one bought last
+            first: the learned interest goes by what was bought lately.
         recent_queries: newest first, without repetition.
         price: None where too few prices are known.
         promotions: None where the events do not tell of discounts.
