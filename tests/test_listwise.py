@@ -12,7 +12,7 @@ from reranker.errors import ConfigError, ModelTimeout, ModelUnavailable, OutputE
 from reranker.fusion import Blend
 from reranker.listwise import Judgement
 from reranker.models.tokenizing import HFTokenizer
-from reranker.schema import Candidate, Product, Prompt, SlotScores
+from reranker.schema import Candidate, Product, ProductInterest, Prompt, SlotScores
 from reranker.settings import FusionSettings
 from reranker.shuffles import instability, shuffled_orders
 from scripted_model import (
@@ -233,13 +233,27 @@ def things(number: int) -> tuple[Candidate, ...]:
     return candidates(tuple(Product(product_id=str(n), title="thing") for n in range(number)))
 
 
-@given(st.lists(SCORES, max_size=60), st.floats(0, 2), st.floats(0, 2), st.floats(0, 2))
+@given(
+    st.lists(st.tuples(SCORES, st.floats(-9, 9)), max_size=60),
+    st.floats(0, 2),
+    st.floats(0, 2),
+    st.floats(0, 2),
+    st.booleans(),
+)
 def test_every_candidate_comes_back_exactly_once(
-    logprobs: list[float | None], model: float, recall: float, interest: float
+    told: list[tuple[float | None, float]],
+    model: float,
+    recall: float,
+    interest: float,
+    learned: bool,
 ) -> None:
-    items, judged = things(len(logprobs)), judgement(logprobs)
+    items, judged = things(len(told)), judgement([score for score, _ in told])
     weights = FusionSettings(model=model, recall=recall, interest=interest)
-    ranked = Blend(items, None, None, weights).items(judged)
+    known = [ProductInterest(odds=odds, sales=None) for _, odds in told] if learned else None
+    blend = Blend(items, None, known, weights)
+    assert sorted(blend.shown(), key=lambda each: each.recall_rank) == list(items)
+    ranked = blend.items(judged)
+    assert all((item.interest is not None) == learned for item in ranked)
     assert [item.rank for item in ranked] == list(range(1, len(items) + 1))
     assert {item.product.product_id for item in ranked} == {str(n) for n in range(len(items))}
     scores = [item.score for item in ranked]

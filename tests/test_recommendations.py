@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from reranker.models.embedded import EmbeddedModel
 from reranker.schema import BehaviourEvent, Candidate, EventKind, Filters, Product
 from reranker.wiring import index_catalogue
 from retrieval.behaviour import BehaviourStore
+from retrieval.recommend import ProfileRecommender
 
 SOON = LEARNT + timedelta(hours=1)
 ROPES = SearchRequest(user_id="shopper 2", at=SOON, k=30)
@@ -80,12 +82,24 @@ def test_what_was_sent_back_comes_last(shelf: Reranker) -> None:
     assert set(found[found.index(SENT_BACK) + 1 :]) <= {"cup"}
 
 
-def test_what_is_too_new_to_be_known_keeps_its_place(shelf: Reranker) -> None:
+def test_what_is_too_new_to_be_known_keeps_its_place(
+    shelf: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing sells better of late than the cup."""
-    asked = ROPES.model_copy(update={"k": 40})
-    found = ids(shelf.recall(asked))
+    joined: list[list[str]] = []
+    recommend = ProfileRecommender.recommend
+
+    def recorded(*asked: Any, **how: Any) -> tuple[Candidate, ...]:
+        candidates = recommend(*asked, **how)
+        joined.append(ids(candidates))
+        return candidates
+
+    monkeypatch.setattr(ProfileRecommender, "recommend", recorded)
+    found = ids(shelf.recall(ROPES.model_copy(update={"k": 40})))
+    (before,) = joined
     assert len(found) == 40
-    assert "cup" in found
+    assert found.index("cup") == before.index("cup")
+    assert found[:10] != before[:10], "others were put in order"
 
 
 def test_filters_hold_and_the_cut_comes_after_the_order(shelf: Reranker) -> None:
