@@ -15,6 +15,7 @@ from reranker.schema import Candidate, ProductInterest, RankedItem, UserProfile
 from reranker.settings import FusionSettings
 
 Stage = Literal["model", "recall", "interest"]
+_FEWEST = 2
 
 
 class _Known(NamedTuple):
@@ -78,9 +79,10 @@ class Blend:
     def shown(self, most: int | None = None) -> tuple[Candidate, ...]:
         """Return the first candidates, or all, in fallback order: the model's windows take these.
 
-        They tell how much they sell, where that is known.
+        They tell how much they sell, where that is known. Two are the least: where others lie
+        behind it, one alone would be called judged though the model had nothing to compare.
         """
-        first = self._known[:most]
+        first = self._known[: None if most is None else max(most, _FEWEST)]
         self._shown = len(first)
         return with_sales([each.candidate for each in first], [each.learned for each in first])
 

@@ -262,6 +262,13 @@ def test_every_candidate_comes_back_exactly_once(
         assert item.recall_score == items[int(item.product.product_id)].recall_score
 
 
+def test_the_model_is_never_shown_one_of_several() -> None:
+    """One alone would be said to be placed by a model that was not asked."""
+    several, one = (Blend(things(n), None, None, FusionSettings()) for n in (3, 1))
+    assert [len(several.shown(most)) for most in (1, 2, 3, None)] == [2, 2, 3, 3]
+    assert one.shown(1) == things(1)
+
+
 def test_a_stage_without_weight_places_nothing() -> None:
     """The model has the last first; where neither it nor recall counts, recall decides."""
     items, judged = things(3), judgement([-3.0, -2.0, -1.0])
@@ -282,6 +289,6 @@ def test_items_made_while_the_model_is_asked_are_those_made_afterwards(
     """Also where it has not heard of all that it was shown."""
     items, judged = things(len(logprobs) + behind), judgement(logprobs).followed_by(behind)
     prepared, afterwards = (Blend(items, None, None, FusionSettings()) for _ in range(2))
-    assert prepared.shown(len(logprobs)) == items[: len(logprobs)]
+    assert prepared.shown(len(logprobs)) == items[: max(len(logprobs), 2)]
     prepared.prepare()
     assert prepared.items(judged) == afterwards.items(judged)

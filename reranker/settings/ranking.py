@@ -77,7 +77,7 @@ class RankingSettings(Section):
     depth: Annotated[int, Field(ge=0)] = Field(
         20,
         description="recalled candidates that the model judges, the most promising first, and at "
-        "least the k that are shown; 0: all. A list given to rerank is always judged whole",
+        "least two and the k that are shown; 0: all. A list given to rerank is always judged whole",
     )
     window: Annotated[int, Field(ge=2)] = Field(
         20, description="most candidates in one prompt; fewer where the context has no room"
