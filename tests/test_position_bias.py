@@ -1,9 +1,12 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from eval.logs import LoggedLists
 from eval.logs.open_bandit import fetch_open_bandit, read_open_bandit
-from eval.position_bias.click_cells import Sessions
+from eval.position_bias.all_pairs import _compared
+from eval.position_bias.click_cells import ClickCells, Sessions
 from eval.position_bias.curves import (
     PositionBias,
     cascade_em,
@@ -104,6 +107,55 @@ def test_expectation_of_reading_equals_enumeration() -> None:
         shares = np.array(weights) / sum(weights)
         for place in range(last + 1, 4):
             assert read[row, place] == pytest.approx(shares[place - last :].sum())
+
+
+def test_leaving_shoppers_out_holds_no_second_log_for_each() -> None:
+    """60,000 products of queries in 20 places, in 25 groups of shoppers."""
+    rng, pairs, places, count = np.random.default_rng(0), 60_000, 20, 300_000
+    requests = np.repeat(np.arange(count // places), places)
+    propensity = rng.uniform(0.05, 1, size=count)
+    logs = LoggedLists(
+        request_ids=tuple(map(str, range(count // places))),
+        shoppers=np.arange(count // places),
+        queries=np.zeros(count // places, np.int64),
+        query_names=("q",),
+        products=tuple(map(str, range(pairs))),
+        request=requests,
+        product=rng.permutation(np.arange(count) % pairs),
+        position=np.tile(np.arange(1, places + 1), count // places),
+        propensity=propensity,
+        prefix_propensity=propensity.copy(),
+        grade=rng.integers(2, size=count),
+    )
+    groups = np.arange(count // places) % 25
+    tracemalloc.start()
+    cells = ClickCells.of(logs, by_propensity=True, groups=groups)
+    shown, mass, clicks = cells.without(3)
+    _compared(shown, clicks / np.where(mass > 0, mass, 1.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 * 2**20
+    kept = groups[requests] != 3
+    cell = (cells.pair * places + logs.position - 1)[kept]
+    for found, column in (
+        (shown, np.ones(count)), (mass, 1 / propensity), (clicks, logs.grade / propensity)
+    ):  # fmt: skip
+        counted = np.bincount(cell, column[kept], pairs * places).reshape(pairs, places)
+        assert np.abs(found - counted).max() < 1e-9
+    assert (mass[shown == 0] == 0).all()
+
+
+def test_comparing_places_one_by_one_gives_the_sums_of_all_at_once() -> None:
+    rng = np.random.default_rng(2)
+    shown = rng.integers(4, size=(300, 6)).astype(float)
+    rate = rng.random((300, 6))
+    first, second = np.triu_indices(6, 1)
+    total = shown[:, first] + shown[:, second]
+    weight = shown[:, first] * shown[:, second] / np.where(total > 0, total, 1.0)
+    volume, hits = _compared(shown, rate)
+    assert volume == pytest.approx(weight.sum(axis=0), rel=1e-12)
+    assert hits[0] == pytest.approx((weight * rate[:, first]).sum(axis=0), rel=1e-12)
+    assert hits[1] == pytest.approx((weight * rate[:, second]).sum(axis=0), rel=1e-12)
 
 
 def lists(*shown: tuple[str, ...], clicked: str = "", repeat: int = 1) -> LoggedLists:

@@ -18,12 +18,8 @@ def all_pairs(shown: Floats, mass: Floats, clicks: Floats, start: Floats | None 
     from scipy.optimize import minimize
 
     places = shown.shape[1]
-    rate = clicks / np.where(mass > 0, mass, 1.0)
     first, second = np.triu_indices(places, 1)
-    total = shown[:, first] + shown[:, second]
-    weight = shown[:, first] * shown[:, second] / np.where(total > 0, total, 1.0)
-    volume = weight.sum(axis=0)
-    hits = np.stack([(weight * rate[:, first]).sum(axis=0), (weight * rate[:, second]).sum(axis=0)])
+    volume, hits = _compared(shown, clicks / np.where(mass > 0, mass, 1.0))
     used = (volume > 0) & (hits.sum(axis=0) > 0)
     first, second, volume, hits = first[used], second[used], volume[used], hits[:, used]
     _check_connected(places, first, second)
@@ -50,6 +46,24 @@ def all_pairs(shown: Floats, mass: Floats, clicks: Floats, start: Floats | None 
     found = minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     result: Floats = np.exp(np.concatenate([[0.0], found.x[: places - 1]]))
     return result
+
+
+def _compared(shown: Floats, rate: Floats) -> tuple[Floats, Floats]:
+    """Return the weight of every two places, and the clicks in each by weight, (2, two places).
+
+    One place after the other: all at once would hold every product for every two places.
+    """
+    volumes, hits = [], []
+    for place in range(shown.shape[1] - 1):
+        here, below = shown[:, [place]], shown[:, place + 1 :]
+        total = here + below
+        weight = here * below / np.where(total > 0, total, 1.0)
+        volumes.append(weight.sum(axis=0))
+        first = (weight * rate[:, [place]]).sum(axis=0)
+        hits.append(np.stack([first, (weight * rate[:, place + 1 :]).sum(axis=0)]))
+    if not volumes:
+        return np.zeros(0), np.zeros((2, 0))
+    return np.concatenate(volumes), np.concatenate(hits, axis=1)
 
 
 def _check_connected(places: int, first: Integers, second: Integers) -> None:

@@ -19,15 +19,20 @@ class ClickCells:
         shown: impressions, shape (pairs, places).
         mass: impressions by weight (equal to ``shown`` without weights), (pairs, places).
         clicks: clicks by weight, (pairs, places).
-        by_group: ``shown``, ``mass`` and ``clicks`` of each group of shoppers,
-            (3, groups, pairs, places); empty without groups.
+        group: the group of shoppers of each logged row.
+        cell: of each logged row, its place in the flattened counts.
+        weight: of each logged row.
+        clicked: of each logged row, weight or 0.
     """
 
     pair: Integers
     shown: Floats
     mass: Floats
     clicks: Floats
-    by_group: Floats
+    group: Integers
+    cell: Integers
+    weight: Floats
+    clicked: Floats
 
     @classmethod
     def of(
@@ -36,22 +41,22 @@ class ClickCells:
         *,
         by_propensity: bool = False,
         groups: Integers | None = None,
-        group_count: int = 1,
     ) -> "ClickCells":
-        """Count a log, optionally with weights 1 / propensity, and by group of shoppers."""
+        """Count a log, optionally with weights 1 / propensity, and groups that can be left out."""
         keys = logs.queries[logs.request] * len(logs.products) + logs.product
         _, pair = np.unique(keys, return_inverse=True)
         pair = pair.astype(np.int64)
         group = np.zeros(len(logs), np.int64) if groups is None else groups
-        shape = (group_count, int(pair.max()) + 1, int(logs.position.max()))
-        cell = np.ravel_multi_index((group[logs.request], pair, logs.position - 1), shape)
+        shape = (int(pair.max()) + 1, int(logs.position.max()))
+        cell = np.ravel_multi_index((pair, logs.position - 1), shape).astype(np.int64)
         weight = 1 / logs.propensity if by_propensity else np.ones(len(pair))
-        columns = (np.ones(len(pair)), weight, weight * logs.reached())
-        counts = np.stack(
-            [cluster_sums(column, cell, int(np.prod(shape))).reshape(shape) for column in columns]
+        clicked = weight * logs.reached()
+        shown, mass, clicks = (
+            cluster_sums(column, cell, shape[0] * shape[1]).reshape(shape)
+            for column in (np.ones(len(pair)), weight, clicked)
         )
-        whole = counts.sum(axis=1)
-        return cls(pair, whole[0], whole[1], whole[2], counts)
+        rows = group[logs.request]
+        return cls(pair, shown, mass, clicks, rows, cell, weight, clicked)
 
     @property
     def pairs_in_several_places(self) -> int:
@@ -60,10 +65,15 @@ class ClickCells:
 
     def without(self, group: int) -> tuple[Floats, Floats, Floats]:
         """Return ``shown``, ``mass`` and ``clicks`` of all other groups."""
-        rest = np.stack([self.shown, self.mass, self.clicks]) - self.by_group[:, group]
+        out = self.group == group
+        cell, weight, clicked = self.cell[out], self.weight[out], self.clicked[out]
+        shown, mass, clicks = self.shown.copy(), self.mass.copy(), self.clicks.copy()
+        for counts, column in ((shown, np.ones(len(cell))), (mass, weight), (clicks, clicked)):
+            np.subtract.at(counts.reshape(-1), cell, column)
         # Subtracting weights leaves rounding noise where nothing was shown.
-        rest[1:, rest[0] == 0] = 0.0
-        return rest[0], rest[1], np.maximum(rest[2], 0.0)
+        mass[shown == 0] = 0.0
+        clicks[shown == 0] = 0.0
+        return shown, mass, np.maximum(clicks, 0.0)
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ def intervention_harvesting(logs: LoggedLists, *, by_propensity: bool = False) -
     if by_propensity and not (logs.propensity > 0).all():
         raise RefusedEstimate("harvesting by propensity: some shown items have no propensity")
     groups = _groups(logs)
-    cells = ClickCells.of(logs, by_propensity=by_propensity, groups=groups, group_count=_GROUPS)
+    cells = ClickCells.of(logs, by_propensity=by_propensity, groups=groups)
     _check(cells)
     value = all_pairs(cells.shown, cells.mass, cells.clicks)
 
