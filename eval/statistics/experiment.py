@@ -48,10 +48,10 @@ def read_experiment(
     treated: ArrayLike,
     values: ArrayLike,
     *,
+    planned_shoppers: int,
     shoppers: Sequence[Hashable] | None = None,
     covariate: ArrayLike | None = None,
     planned_share: float = 0.5,
-    planned_shoppers: int | None = None,
     confidence: float = 0.95,
     split_level: float = 0.001,
 ) -> Effect:
@@ -61,10 +61,11 @@ def read_experiment(
         measure: name of the value.
         treated: of each shopper, whether in the treatment group.
         values: of each shopper, what is compared (such as clicks or revenue).
+        planned_shoppers: at whose number the anytime interval is tightest: fixed before the test
+            and the same at every look, or the interval does not hold for all of them together.
         shoppers: their names, to check that each comes once.
         covariate: of each shopper, a value from before the test (CUPED, Deng et al. 2013).
         planned_share: of shoppers in treatment.
-        planned_shoppers: for which the anytime interval is made tightest; None takes the present.
         confidence: of the intervals.
         split_level: a split less likely than this is a mismatch.
 
@@ -72,7 +73,7 @@ def read_experiment(
         RefusedEstimate: a sample-ratio mismatch (the groups' sizes are not what was planned), or
             values without any spread.
         DataError: shoppers come twice, columns differ in length, or a value is not finite.
-        ConfigError: the planned share is not between 0 and 1.
+        ConfigError: the planned share is not between 0 and 1, or nobody is planned.
     """
     group = np.asarray(treated).astype(bool)
     value = _column("value", values, len(group))
@@ -150,15 +151,22 @@ def check_split(treated: ArrayLike, *, planned_share: float = 0.5, level: float 
     return p_value
 
 
-def anytime_factor(n: int, *, confidence: float = 0.95, planned: int | None = None) -> float:
+def anytime_factor(n: int, *, planned: int, confidence: float = 0.95) -> float:
     """Return by how many standard errors an interval reaches that holds for all looks together.
+
+    It does so for one planned sample size, the same at every look.
 
     Source: Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas (2024), "Time-uniform central limit theory
     and asymptotic confidence sequences", eq. (2) for the boundary (Robbins' normal mixture) and
     appendix B.2 for the parameter that makes it tightest at a planned sample size.
+
+    Raises:
+        ConfigError: fewer than one is planned.
     """
-    alpha, best = 1 - confidence, n if planned is None else planned
-    rate = (-2 * np.log(alpha) + np.log(-2 * np.log(alpha) + 1)) / best
+    if planned < 1:
+        raise ConfigError(f"planned shoppers {planned}: plan for at least one")
+    alpha = 1 - confidence
+    rate = (-2 * np.log(alpha) + np.log(-2 * np.log(alpha) + 1)) / planned
     grown = n * rate + 1
     return float(np.sqrt(grown / (n * rate) * (np.log(grown) - 2 * np.log(alpha))))
 
