@@ -32,6 +32,21 @@ def test_validations_are_read_and_steps_are_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"seen": 3}', "line 1: no event of a run: the field kind"),
+        ("[1]", "line 1: no event of a run"),
+        ('{"kind": "validation", "seen": 3, "nDCG@10": 0.2}', "seconds"),
+        ('{"kind": "validation", "seen": "x", "seconds": 1, "nDCG@10": 0.2}', "without lists seen"),
+    ],
+)
+def test_a_record_of_something_else_is_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / RECORD_FILE).write_text(f"{line}\n", "utf-8")
+    with pytest.raises(DataError, match=message):
+        read_curve(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("best", "highest"), [(0.0, "0.2"), (0.2, "0.2"), (0.63, "0.8"), (1, "1.0")]
 )
 def test_a_picture_shows_every_point_inside_its_lines(best: float, highest: str) -> None:

@@ -40,13 +40,17 @@ def read_curve(run: Path, measure: str = "nDCG@10") -> tuple[Point, ...]:
     Raises:
         DataError: it is no folder of a run, or has none with this measure.
     """
-    lines = [line for line in read_record(run) if line["kind"] == "validation" and measure in line]
-    if not lines:
+    events = [line for line in read_record(run) if line["kind"] == "validation"]
+    found = [line for line in events if measure in line]
+    if not found:
         raise DataError(f"{run / RECORD_FILE}: there is no validation with {measure} in it")
-    return tuple(
-        Point(seen=int(line["seen"]), value=line[measure], seconds=line["seconds"])
-        for line in lines
-    )
+    try:
+        return tuple(
+            Point(seen=line["seen"], value=line[measure], seconds=line["seconds"]) for line in found
+        )
+    except (KeyError, ValueError) as error:
+        message = f"{run / RECORD_FILE}: a validation without lists seen, seconds or value: {error}"
+        raise DataError(message) from error
 
 
 def draw(curves: Mapping[str, Sequence[Point]], measure: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reranker.errors import DataError
+
 RECORD_FILE = "record.jsonl"
 
 
@@ -47,16 +49,23 @@ class TrainingRecord:
 
 
 def read_record(folder: Path) -> list[dict[str, Any]]:
-    """Return the events of a run, oldest first; a line that a kill cut short is left out."""
+    """Return the events of a run, oldest first; a line that a kill cut short is left out.
+
+    Raises:
+        DataError: a line is no event.
+    """
     file = folder / RECORD_FILE
     if not file.is_file():
         return []
     found = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            found.append(json.loads(line))
+            event = json.loads(line)
         except ValueError:
             continue
+        if not isinstance(event, dict) or "kind" not in event:
+            raise DataError(f"{file}, line {number}: no event of a run: the field kind is missing")
+        found.append(event)
     return found
 
 
