@@ -30,7 +30,11 @@ def identity_of(inputs: Inputs, settings: Settings) -> str:
         "cut": inputs.guard.model_dump(mode="json"),
         "version": version("shelfwise"),
         "code": _code(),
-        "weights": [weights_of(settings.model.name), _adapter_weights(settings.model)],
+        "weights": [
+            weights_of(settings.model.name),
+            _adapter_weights(settings.model),
+            weights_of(settings.retrieval.embedder),
+        ],
     }
     text = json.dumps(parts, sort_keys=True, default=str)
     return blake2b(text.encode(), digest_size=10).hexdigest()
