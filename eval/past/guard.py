@@ -14,7 +14,7 @@ from pydantic import AwareDatetime
 
 from eval.cases.values import Case
 from eval.past.purchases import UNTIMED, Purchases
-from reranker.errors import DataError
+from reranker.errors import ConfigError, DataError
 from reranker.schema import Value
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,6 +41,7 @@ class TimeGuard(Value):
         Raises:
             DataError: a case is before the cut that was asked for: it could not be told apart
                 from what is learnt from.
+            ConfigError: the embargo reaches back before the first year.
         """
         moments = [case.at for case in cases if case.at is not None]
         if cut is not None and (early := sum(moment < cut for moment in moments)):
@@ -49,7 +50,16 @@ class TimeGuard(Value):
                 "earlier cut, or leave these cases out"
             )
         chosen = cut if cut is not None else min(moments, default=None)
-        return cls(cut=chosen, embargo=timedelta(hours=embargo_hours))
+        try:
+            guard = cls(cut=chosen, embargo=timedelta(hours=embargo_hours))
+            _ = guard.end
+        except OverflowError:
+            message = (
+                f"setting evaluation.embargo_hours: {embargo_hours:g} hours before the cut is no "
+                "date any more; choose fewer"
+            )
+            raise ConfigError(message) from None
+        return guard
 
     @property
     def end(self) -> datetime | None:

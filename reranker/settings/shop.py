@@ -66,6 +66,7 @@ class EvaluationSettings(Section):
 
     measures: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_text)] = Field(
         ("nDCG@1", "nDCG@5", "nDCG@10", "HitRate@10", "RR"),
+        min_length=1,
         description="measures of rankings by their names in ir-measures, with commas between; "
         "the first nDCG@10, or else the first, decides in the report",
     )
@@ -77,7 +78,7 @@ class EvaluationSettings(Section):
         description="latest choices of a shopper that co-occurrence, and recall among given "
         "candidates, look at",
     )
-    embargo_hours: Annotated[float, Field(ge=0)] = Field(
+    embargo_hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0, description="hours before the global cut at which all knowledge ends"
     )
     bootstrap: Annotated[int, Field(ge=100)] = Field(
