@@ -37,7 +37,7 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 ROWS = st.dictionaries(st.sampled_from(sorted(COLUMNS)), VALUES, max_size=8)
-FEW = Settings.load(None, {"evaluation.bootstrap": 100, "evaluation.permutations": 100})
+FEW = Settings.load(None, {"evaluation.permutations": 100})
 QUIET = settings(
     max_examples=150,
     deadline=None,

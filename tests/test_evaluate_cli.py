@@ -44,7 +44,7 @@ def test_an_evaluation_writes_its_report_and_its_twin(run, shop: ShopFiles, tmp_
         *files_of(shop), "--rankers", "random,cooccurrence,full-nollm,interest",
         "--json", "out.json", "--report", "out.html", "--prove-time", 5,
         "--measures", "nDCG@10,P@1", "--seed", 3,
-        "--compare-with", "random", "--set", "evaluation.bootstrap=200",
+        "--compare-with", "random",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     assert "cooccurrence" in ended.out
@@ -61,7 +61,6 @@ def test_the_language_model_with_its_ablations(run, shop: ShopFiles, tmp_path: P
     ended = run(
         *files_of(shop), "--rankers", "llm,full", "--limit", 2, "--ablation-cases", 2,
         "--json", "out.json", "--report", "out.html",
-        "--set", "evaluation.bootstrap=100",
     )  # fmt: skip
     assert ended.code == 0, ended.err
     result = json.loads((tmp_path / "out.json").read_text())

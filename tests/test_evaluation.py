@@ -19,7 +19,7 @@ from reranker.errors import ConfigError, DataError
 from reranker.settings import Settings
 
 COUNTING = ("random", "popularity", "cooccurrence", "own-history", "interest")
-SETTINGS = Settings.load(None, {"evaluation.bootstrap": 200, "evaluation.permutations": 500})
+SETTINGS = Settings.load(None, {"evaluation.permutations": 500})
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,7 @@ def test_the_proof_fails_without_the_guard(
 
 
 def test_an_embargo_cuts_earlier(shop: ShopFiles, tmp_path: Path) -> None:
-    settings = Settings.load(
-        None, {"evaluation.embargo_hours": 10 * 24, "evaluation.bootstrap": 100}
-    )
+    settings = Settings.load(None, {"evaluation.embargo_hours": 10 * 24})
     result = run(shop, tmp_path, "own-history", settings=settings)
     assert result.knowledge.guard.embargo == timedelta(days=10)
     assert result.knowledge.after_cut == 60

@@ -48,7 +48,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     files = convert_data(
         "impressions", folder / "log.jsonl", folder / "out", {"products": str(products)}
     ).files
-    settings = Settings.load(None, {"evaluation.bootstrap": 100, "evaluation.permutations": 100})
+    settings = Settings.load(None, {"evaluation.permutations": 100})
     request = EvaluationRequest(
         products=products,
         cases=files["--cases"],
@@ -93,7 +93,7 @@ def test_a_log_that_cannot_tell_says_why(tmp_path: Path) -> None:
     )
     options = {"products": str(products)}
     files = convert_data("impressions", tmp_path / "log.jsonl", tmp_path / "out", options).files
-    settings = Settings.load(None, {"evaluation.bootstrap": 100, "evaluation.permutations": 100})
+    settings = Settings.load(None, {"evaluation.permutations": 100})
     request = EvaluationRequest(
         products=products,
         cases=files["--cases"],

@@ -19,7 +19,7 @@ VOID = {"meta", "br"}
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     folder = tmp_path_factory.mktemp("shop")
-    settings = Settings.load(None, {"evaluation.bootstrap": 200})
+    settings = Settings.load(None, {})
     names = ("random", "popularity", "cooccurrence", "interest-profile")
     request = request_of(make_shop(folder), folder, *names, baseline="cooccurrence")
     return evaluate(request, settings, no_models(settings), command="shelfwise evaluate <x>")

@@ -30,7 +30,7 @@ class Slow:
 
 registry._BUILT_IN["slow"] = registry.RankerEntry(lambda bench: Slow(), "slowly")
 shop = ShopFiles(*(folder / name for name in ("products.jsonl", "cases.jsonl", "histories.jsonl")))
-settings = Settings.load(None, {"evaluation.bootstrap": 100, "evaluation.permutations": 100})
+settings = Settings.load(None, {"evaluation.permutations": 100})
 request = request_of(shop, folder, "slow", proof_cases=0)
 result = evaluate(request, settings, no_models(settings))
 print(len(asked), result.rankers[0].measures[0].value)

@@ -29,7 +29,7 @@ def conversion(logs: LoggedLists, k: int, *, grade: int = 3) -> Estimate:
     """Return the share of lists with a purchase from the first k places (conversion@k)."""
     inside = (logs.position <= k) * logs.reached(grade)
     bought = np.bincount(logs.request, inside, len(logs)) > 0
-    return mean(f"conversion@{k}", bought.astype(np.float64), logs.shoppers)
+    return mean(f"conversion@{k}", bought.astype(np.float64), logs.shoppers, span=1.0)
 
 
 def catalogue_coverage(lists: Lists, k: int, catalogue: int) -> float:

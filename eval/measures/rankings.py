@@ -32,6 +32,7 @@ class MeasuredCases(Value):
 
     Attributes:
         measure: its name as it was asked for.
+_SHARES = frozenset({"nDCG", "RR", "P", "R", "AP", "Success", "HitRate"})
         case_ids: all cases, in the order of the targets.
         values: of each case; NaN where it has no target.
         unanswered: cases with a target that the ranker did not answer; their value is 0.
@@ -53,7 +54,12 @@ class MeasuredCases(Value):
         Args:
             shoppers: of each case, in order.
         """
-        return mean(self.measure, self.values, codes(shoppers))
+        return mean(self.measure, self.values, codes(shoppers), span=span_of(self.measure))
+
+
+def span_of(measure: str) -> float | None:
+    """Return how far apart the values of two cases can be; None where that is not known here."""
+    return 1.0 if measure.partition("@")[0].partition("(")[0].strip() in _SHARES else None
 
 
 def parse_measures(names: Sequence[str]) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from eval.cases.values import Case
-from eval.measures.rankings import parse_measures
+from eval.measures.rankings import parse_measures, span_of
 from eval.past.counts import Past
 from eval.rankers import Bench, describe
 from eval.rankers.registry import check_names
@@ -211,7 +211,7 @@ class _Run:
             name=name,
             about=describe(name),
             measures=tuple(
-                figure(each, values[name], measured.units, self._options)
+                figure(each, values[name], measured.units)
                 for each, values in measured.values.items()
             ),
             segments=segment_figures(measured, name, segments),
@@ -234,7 +234,7 @@ class _Run:
                     self._baseline,
                     {ranker: each.tolist() for ranker, each in values.items()},
                     measured.shoppers,
-                    samples=self._options.bootstrap,
+                    span=span_of(name),
                     permutations=self._options.permutations,
                     seed=self._options.seed,
                 )

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.cases.values import Case
-from eval.measures.rankings import MeasuredCases, measure_cases
+from eval.measures.rankings import MeasuredCases, measure_cases, span_of
 from eval.measures.scores import ScoreMeasures, measure_scores
 from eval.run.results import Figure, ModelReport
 from eval.run.work_file import RankedCase
-from eval.statistics.comparison import bootstrap
 from eval.statistics.estimates import (
     Estimate,
     Floats,
@@ -21,9 +20,6 @@ from eval.statistics.estimates import (
     mean,
 )
 from reranker.errors import DataError
-from reranker.settings import EvaluationSettings
-
-_SHARES = frozenset({"nDCG", "RR", "P", "R", "AP", "Success", "HitRate"})
 
 
 @dataclass(frozen=True)
@@ -81,14 +77,8 @@ def measure(
     )
 
 
-def figure(
-    name: str, values: Floats, units: Integers, settings: EvaluationSettings | None = None
-) -> Figure:
-    """Return the mean over cases with a value.
-
-    The interval is a bootstrap over shoppers where settings are given, else Student's over shoppers
-    with a correction for skewness (`eval.statistics.estimates.interval`).
-    """
+def figure(name: str, values: Floats, units: Integers) -> Figure:
+    """Return the mean over cases with a value, its interval from `eval.statistics.estimates`."""
     known = ~np.isnan(values)
     n = int(known.sum())
     plain = Figure(
@@ -98,12 +88,7 @@ def figure(
         without_value=len(values) - n,
     )
     try:
-        if settings is None:
-            estimate = mean(name, values, units)
-        else:
-            estimate = bootstrap(
-                name, values, units, samples=settings.bootstrap, seed=settings.seed
-            )
+        estimate = mean(name, values, units, span=span_of(name))
     except RefusedEstimate as refused:
         return plain.model_copy(update={"refused": str(refused)})
     return plain.model_copy(update={"estimate": _possible(estimate)})
@@ -111,8 +96,7 @@ def figure(
 
 def _possible(estimate: Estimate) -> Estimate:
     """Cut an interval to what the measure can be: symmetric ones of few shoppers reach beyond."""
-    base = estimate.measure.partition("@")[0].partition("(")[0]
-    if base not in _SHARES:
+    if span_of(estimate.measure) is None:
         return estimate
     bounds = {"low": max(estimate.low, 0.0), "high": min(estimate.high, 1.0)}
     return estimate.model_copy(update=bounds)

@@ -14,7 +14,7 @@ from reranker.settings import ModelSettings, Settings
 
 _SECTIONS = ("retrieval", "profile", "model", "ranking", "fusion", "evaluation")
 _CODE = ("eval.cases", "eval.past", "eval.rankers", "prompts", "reranker", "retrieval")
-_ONLY_FIGURES = ("measures", "bootstrap", "permutations", "concurrency")
+_ONLY_FIGURES = ("measures", "permutations", "concurrency")
 
 
 def identity_of(inputs: Inputs, settings: Settings) -> str:

@@ -90,7 +90,7 @@ class RankerReport(Value):
     """Everything about one ranker.
 
     Attributes:
-        measures: of its rankings, with a bootstrap interval clustered by shopper.
+        measures: of its rankings, with an interval clustered by shopper.
         segments: the deciding measure by segment.
         interest: how good its scores are as interests, where they are such.
         median_ms: time a case took, half of them no longer.

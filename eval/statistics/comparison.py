@@ -13,6 +13,7 @@ from eval.statistics.estimates import (
     RefusedEstimate,
     cluster_sums,
     codes,
+    mean,
 )
 from reranker.errors import ConfigError, DataError
 from reranker.schema import Value
@@ -27,7 +28,7 @@ class Comparison(Value):
     """One variant against the baseline on the cases that both have a value for.
 
     Attributes:
-        difference: variant less baseline, with a clustered bootstrap interval.
+        difference: variant less baseline, with an interval clustered by shopper.
         p_value: of a permutation test that swaps the two within shoppers.
         p_holm: the same after Holm's correction over all variants compared at once.
         detectable: smallest true difference that such data would show at 5 % with 80 % power.
@@ -40,42 +41,6 @@ class Comparison(Value):
     p_value: float
     p_holm: float
     detectable: float
-
-
-def bootstrap(
-    measure: str,
-    values: ArrayLike,
-    clusters: ArrayLike,
-    *,
-    samples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Estimate:
-    """Return the mean over cases with a bootstrap interval that resamples shoppers.
-
-    The interval is the bootstrap-t one: each resample is standardised by its own clustered error,
-    which keeps its coverage for few shoppers and skewed values (Hall 1988) where percentiles fall
-    short. A NaN is a case without a value: left out and counted.
-
-    Raises:
-        RefusedEstimate: fewer than two shoppers have a value.
-    """
-    sums, sizes, n, excluded = _by_cluster(measure, values, clusters)
-    value = float(sums.sum() / sizes.sum())
-    error = _error(sums, sizes, value)
-    ratios = _standardised(sums, sizes, value, samples, np.random.default_rng(seed))
-    low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(
-        measure=measure,
-        value=value,
-        low=value - float(high) * error,
-        high=value - float(low) * error,
-        n=n,
-        effective_n=float(n),
-        confidence=confidence,
-        clusters=len(sums),
-        excluded=excluded,
-    )
 
 
 def _by_cluster(
@@ -98,23 +63,6 @@ def _error(sums: Floats, sizes: Floats, value: float) -> float:
     count = len(sums)
     spread = np.sum((sums - value * sizes) ** 2) / (count - 1) * count
     return float(np.sqrt(spread) / sizes.sum())
-
-
-def _standardised(
-    sums: Floats, sizes: Floats, value: float, samples: int, rng: np.random.Generator
-) -> Floats:
-    count, parts = len(sums), []
-    for start in range(0, samples, max(1, _CHUNK // count)):
-        rows = min(max(1, _CHUNK // count), samples - start)
-        drawn = rng.integers(count, size=(rows, count))
-        above, below = sums[drawn], sizes[drawn]
-        means = above.sum(axis=1) / below.sum(axis=1)
-        residual = above - means[:, None] * below
-        errors = np.sqrt((residual**2).sum(axis=1) / (count - 1) * count) / below.sum(axis=1)
-        apart = means - value
-        # Resamples of equal values have no error of their own, and no distance either.
-        parts.append(np.divide(apart, errors, out=np.zeros_like(apart), where=errors > 1e-15))
-    return np.concatenate(parts)
 
 
 def permutation_test(
@@ -190,7 +138,7 @@ def compare(
     values: Mapping[str, Sequence[float]],
     shoppers: "Sequence[Hashable]",
     *,
-    samples: int = 2000,
+    span: float | None = None,
     permutations: int = 10_000,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
@@ -201,9 +149,9 @@ def compare(
         baseline: one of the rankers.
         values: of each ranker, one value a case; NaN where a case has none.
         shoppers: of each case.
-        samples: bootstrap resamples.
+        span: how far two values can be apart, see `eval.statistics.estimates.mean`.
         permutations: of the test.
-        seed: of both.
+        seed: of the test.
 
     Raises:
         ConfigError: there is no such baseline.
@@ -221,7 +169,7 @@ def compare(
     apart = [columns[name] - columns[baseline] for name in variants]
     p_values = [permutation_test(d, units, samples=permutations, seed=seed) for d in apart]
     return tuple(
-        _comparison(measure, name, baseline, difference, units, p, adjusted, samples, seed)
+        _comparison(measure, name, baseline, difference, units, p, adjusted, span)
         for name, difference, p, adjusted in zip(
             variants, apart, p_values, holm(p_values), strict=True
         )
@@ -236,16 +184,16 @@ def _comparison(
     units: Integers,
     p_value: float,
     p_holm: float,
-    samples: int,
-    seed: int,
+    span: float | None,
 ) -> Comparison:
-    name = f"{measure}: {variant} - {baseline}"
+    apart = mean(f"{measure}: {variant} - {baseline}", difference, units, span=span)
     return Comparison(
         measure=measure,
         variant=variant,
         baseline=baseline,
-        difference=bootstrap(name, difference, units, samples=samples, seed=seed),
+        difference=apart,
         p_value=p_value,
         p_holm=p_holm,
-        detectable=minimum_detectable(difference, units),
+        # Where few shoppers differ their spread tells too little: what half the interval hides.
+        detectable=max(minimum_detectable(difference, units), (apart.high - apart.low) / 2),
     )

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from eval.statistics.rare import rare_interval
 from reranker.errors import DataError
 from reranker.schema import Value
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+_RARE = 20
+"""Equal deviations from which on Hall's interval keeps its coverage (tests/test_coverage.py)."""
 
 
 class RefusedEstimate(DataError):  # noqa: N818 - it says what happened
@@ -141,20 +145,58 @@ def mean(
     clusters: ArrayLike,
     *,
     confidence: float = 0.95,
-    effective_n: float | None = None,
+    span: float | None = None,
 ) -> Estimate:
-    """Estimate the mean over cases; a NaN is a case without a value: left out and counted."""
+    """Estimate the mean over cases; a NaN is a case without a value: left out and counted.
+
+    The interval is that of `ratio`, and where few shoppers differ from all others that of rare
+    events (`eval.statistics.rare`).
+
+    Args:
+        measure: name of the figure.
+        values: one a case.
+        clusters: the shopper's number of each case.
+        confidence: of the interval.
+        span: how far a value can be from what most cases have, such as 1 for a share; None where
+            that is unknown.
+
+    Raises:
+        RefusedEstimate: fewer than two shoppers have a value.
+    """
     array = np.asarray(values, np.float64)
     known = ~np.isnan(array)
-    return ratio(
+    found, units = array[known], np.asarray(clusters)[known]
+    estimate = ratio(
         measure,
-        array[known],
-        np.ones(int(known.sum())),
-        np.asarray(clusters)[known],
+        found,
+        np.ones(len(found)),
+        units,
         confidence=confidence,
-        effective_n=effective_n,
         excluded=int((~known).sum()),
     )
+    rare = _rare(found, units, span, confidence)
+    if rare is None:
+        return estimate
+    return estimate.model_copy(update={"low": rare[0], "high": rare[1]})
+
+
+def _rare(
+    values: Floats, clusters: NDArray[Any], span: float | None, confidence: float
+) -> tuple[float, float] | None:
+    """Return the interval of the mean where most cases are alike and few shoppers differ."""
+    kinds, counts = np.unique(values, return_counts=True)
+    if 2 * counts.max() <= len(values):
+        return None
+    common = float(kinds[counts.argmax()])
+    _, units = np.unique(clusters, return_inverse=True)
+    sizes = np.bincount(units).astype(np.float64)
+    deviations = cluster_sums(values - common, units, len(sizes))
+    if kish(np.abs(deviations)) >= _RARE:
+        return None
+    # A shopper of several cases may differ in all: the number that a case's shopper has.
+    largest = None if span is None else span * float(np.sum(sizes**2) / np.sum(sizes))
+    low, high = rare_interval(deviations, largest, confidence)
+    return common + low / len(values), common + high / len(values)
 
 
 def interval(value: float, influence: Floats, confidence: float = 0.95) -> tuple[float, float]:

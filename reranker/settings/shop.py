@@ -81,13 +81,10 @@ class EvaluationSettings(Section):
     embargo_hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0, description="hours before the global cut at which all knowledge ends"
     )
-    bootstrap: Annotated[int, Field(ge=100)] = Field(
-        2000, description="resamples of shoppers behind an interval"
-    )
     permutations: Annotated[int, Field(ge=100)] = Field(
         10_000, description="permutations behind a p-value"
     )
-    seed: int = Field(0, description="of random orders, ties, resamples and permutations")
+    seed: int = Field(0, description="of random orders, ties, samples and permutations")
     concurrency: Annotated[int, Field(ge=1)] = Field(
         16, description="cases asked about at the same time where a server runs the model"
     )
