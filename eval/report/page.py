@@ -118,7 +118,7 @@ def _ablation_plot(result: Evaluation) -> Markup:
             each.comparison.difference.low,
             each.comparison.difference.high,
             "focus",
-            f"p {each.comparison.p_value:.3f}",
+            f"p {each.comparison.p_holm:.3f}",
         )
         for each in result.ablations
         if each.comparison is not None

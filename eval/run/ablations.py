@@ -10,7 +10,7 @@ from eval.measures.rankings import span_of
 from eval.run.figures import Measured
 from eval.run.results import Ablation
 from eval.run.work_file import RankedCase
-from eval.statistics.comparison import compare
+from eval.statistics.comparison import compare, holm
 from eval.statistics.estimates import RefusedEstimate
 from reranker.settings import EvaluationSettings
 
@@ -37,7 +37,7 @@ def plans_for(rankers: Sequence[str]) -> tuple[AblationPlan, ...]:
 
 
 def ablation(plan: AblationPlan, measured: Measured, settings: EvaluationSettings) -> Ablation:
-    """Compare the two rankers of a plan on the cases at hand."""
+    """Compare the two rankers of a plan on the cases at hand; see `corrected` for several."""
     values = measured.values[measured.deciding]
     whole, without = measured.lines[plan.whole], measured.lines[plan.without]
     comparison = refused = None
@@ -62,6 +62,20 @@ def ablation(plan: AblationPlan, measured: Measured, settings: EvaluationSetting
         same_first=_same_first(measured.cases, whole, without),
         rank_change=_rank_change(measured.cases, whole, without),
         refused=refused,
+    )
+
+
+def corrected(ablations: Sequence[Ablation]) -> tuple[Ablation, ...]:
+    """Return the ablations with p-values corrected for their number (Holm)."""
+    compared = [each.comparison for each in ablations if each.comparison is not None]
+    adjusted = iter(holm([each.p_value for each in compared]))
+    return tuple(
+        each
+        if each.comparison is None
+        else each.model_copy(
+            update={"comparison": each.comparison.model_copy(update={"p_holm": next(adjusted)})}
+        )
+        for each in ablations
     )
 
 

@@ -15,7 +15,7 @@ from eval.measures.rankings import parse_measures, span_of
 from eval.past.counts import Past
 from eval.rankers import Bench, describe
 from eval.rankers.registry import check_names
-from eval.run.ablations import ablation, plans_for
+from eval.run.ablations import ablation, corrected, plans_for
 from eval.run.details import rank_changes, worst_cases
 from eval.run.figures import Measured, figure, interest_measures, measure, model_report
 from eval.run.identity import identity_of, ranking_settings
@@ -257,11 +257,14 @@ class _Run:
             else:
                 lines[name] = {k: line for k, line in known.items() if k in wanted}
         part = measure(cases, lines, [measured.deciding])
-        return tuple(ablation(plan, part, self._options) for plan in plans)
+        return corrected([ablation(plan, part, self._options) for plan in plans])
 
     def _ablation_note(self, ablations: Sequence[Ablation]) -> str:
         if ablations:
-            return f"on a seeded sample of {ablations[0].cases} cases, each asked both ways"
+            return (
+                f"on a seeded sample of {ablations[0].cases} cases, each asked both ways; p-values "
+                "are corrected for the number of parts (Holm)"
+            )
         if not plans_for(self._request.rankers):
             return "neither llm nor full was asked for: there is no part to take away"
         return "left out, as was asked for"

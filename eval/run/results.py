@@ -117,7 +117,8 @@ class Ablation(Value):
 
     Attributes:
         question: in words.
-        comparison: with less without; None where it could not be made.
+        comparison: with less without, its ``p_holm`` over all ablations; None where it could not
+            be made.
         same_first: share of cases in which both put the same product first.
         rank_change: mean absolute change of rank of a candidate between the two.
     """
