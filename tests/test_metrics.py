@@ -95,6 +95,25 @@ def test_more_than_float_precision_of_places_does_not_tie() -> None:
     assert measured.values[0] == pytest.approx(1 / 15_001, abs=1e-12)
 
 
+def test_a_measure_of_a_grade_has_no_value_without_a_target_of_it() -> None:
+    targets = {"bought": {"a": 3, "b": 1}, "clicked": {"a": 1}, "silent": {"c": 3}}
+    rankings = {"bought": ["b", "a"], "clicked": ["a"]}
+    expected = {"HitRate(rel=3)@10": 1.0, "RR(rel=3)": 0.5, "AP(rel=3)": 0.5, "P(rel=3)@2": 0.5}
+    for measured in measure_cases(tuple(expected), targets, rankings):
+        assert measured.values[0] == expected[measured.measure]
+        assert np.isnan(measured.values[1])
+        assert measured.values[2] == 0.0
+        assert (measured.without_target, measured.unanswered) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["ERR@10", 'nDCG(dcg="exp-log2")@10', "RR(rel=2.5)", "Success(rel=0)@3"]
+)
+def test_a_measure_that_cannot_be_computed_is_named_before_ranking(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be computed here|invalid param"):
+        parse_measures([name])
+
+
 @pytest.mark.parametrize("name", ["nDGC@10", "", "P@", "nDCG@ten", "__import__('os')", "HitRat@3"])
 def test_an_unknown_measure_is_named(name: str) -> None:
     with pytest.raises(ConfigError, match="measure"):

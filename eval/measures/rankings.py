@@ -5,7 +5,8 @@ Three conventions, each of which published tools get wrong:
 - **Ties** are broken before measuring, by the rankers (`eval.rankers.ranked.tie_breakers`: a hash
   of seed, case and product). The evaluator is handed places, never tied scores.
 - **A case without a target** has no value: NaN here, left out of the mean and reported as
-  ``Estimate.excluded``.
+  ``Estimate.excluded``. For a measure that counts from a grade on, such as ``HitRate(rel=3)@10``,
+  a target is one of that grade.
 - **A case that the ranker did not answer** scores 0.
 
 ``HitRate@k`` is added to the names of `ir-measures`; it is another name of ``Success@k``.
@@ -13,6 +14,8 @@ Three conventions, each of which published tools get wrong:
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
+from subprocess import SubprocessError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +27,12 @@ from reranker.schema import Value
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+_TRIAL: tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]] = (
+    {"a case": {"best": 3, "good": 1}},
+    {"a case": {"best": 2.0, "other": 1.0}},
+)
 _HIT_RATE = re.compile(r"^HitRate(?=[@(]|$)")
+_SHARES = frozenset({"nDCG", "RR", "P", "R", "AP", "Success", "HitRate"})
 
 
 class MeasuredCases(Value):
@@ -32,9 +40,8 @@ class MeasuredCases(Value):
 
     Attributes:
         measure: its name as it was asked for.
-_SHARES = frozenset({"nDCG", "RR", "P", "R", "AP", "Success", "HitRate"})
         case_ids: all cases, in the order of the targets.
-        values: of each case; NaN where it has no target.
+        values: of each case; NaN where it has no target (of the measure's grade).
         unanswered: cases with a target that the ranker did not answer; their value is 0.
     """
 
@@ -66,21 +73,29 @@ def parse_measures(names: Sequence[str]) -> tuple[Any, ...]:
     """Return the measures that names such as ``nDCG@10`` stand for.
 
     Raises:
-        ConfigError: a name is not one of `ir-measures`; the message names it.
+        ConfigError: a name is not one of `ir-measures`, or is one that cannot be computed of cases
+            here; the message names it.
     """
+    return tuple(_parsed(name) for name in names)
+
+
+@cache
+def _parsed(name: str) -> Any:
+    """Return the measure of a name that a small case has been measured by."""
     import ir_measures
 
-    found = []
-    for name in names:
-        try:
-            measure = ir_measures.parse_measure(_HIT_RATE.sub("Success", name.strip()))
-        except (NameError, ValueError, SyntaxError, AttributeError, TypeError) as error:
-            raise ConfigError(_unknown(name, str(error))) from error
-        pipeline: Any = ir_measures.DefaultPipeline
-        if not pipeline.supports(measure):
-            raise ConfigError(_unknown(name, "it cannot be computed here"))
-        found.append(measure)
-    return tuple(found)
+    try:
+        measure = ir_measures.parse_measure(_HIT_RATE.sub("Success", name.strip()))
+    except (NameError, ValueError, SyntaxError, AttributeError, TypeError, AssertionError) as error:
+        raise ConfigError(_unknown(name, str(error))) from error
+    pipeline: Any = ir_measures.DefaultPipeline
+    try:
+        # What a provider cannot do shows only when it is asked, and that has to be before ranking.
+        if pipeline.supports(measure) and list(pipeline.iter_calc([measure], *_TRIAL)):
+            return measure
+    except (AssertionError, ValueError, TypeError, RuntimeError, OSError, SubprocessError) as error:
+        raise ConfigError(_unknown(name, f"it cannot be computed here ({error})")) from error
+    raise ConfigError(_unknown(name, "it cannot be computed here"))
 
 
 def _unknown(name: str, reason: str) -> str:
@@ -119,18 +134,22 @@ def measure_cases(
     if run:
         for metric in ir_measures.iter_calc(set(parsed), asked, run):
             values[metric.measure][metric.query_id] = float(metric.value)
-    return tuple(
-        MeasuredCases(
-            measure=name.strip(),
-            case_ids=tuple(targets),
-            values=tuple(
-                values[measure].get(case, 0.0) if case in relevant else float("nan")
-                for case in targets
-            ),
-            unanswered=len(relevant) - len(answered),
+    found = []
+    for name, measure in zip(measures, parsed, strict=True):
+        least = measure.params.get("rel", 1)
+        wanted = {case for case, grades in relevant.items() if max(grades.values()) >= least}
+        measured = values[measure]
+        found.append(
+            MeasuredCases(
+                measure=name.strip(),
+                case_ids=tuple(targets),
+                values=tuple(
+                    measured.get(case, 0.0) if case in wanted else float("nan") for case in targets
+                ),
+                unanswered=len(wanted - answered.keys()),
+            )
         )
-        for name, measure in zip(measures, parsed, strict=True)
-    )
+    return tuple(found)
 
 
 def _grades(case: str, grades: Mapping[str, int]) -> dict[str, int]:

@@ -238,8 +238,8 @@ class _Run:
                     permutations=self._options.permutations,
                     seed=self._options.seed,
                 )
-            except RefusedEstimate:
-                return ()
+            except RefusedEstimate:  # such as a grade that hardly a case has
+                continue
         return tuple(found)
 
     def _ablations(self, bench: Bench, measured: Measured) -> tuple[Ablation, ...]:
