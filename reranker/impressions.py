@@ -18,7 +18,8 @@ class ShownList(Value):
 
     Attributes:
         items: as they are to be shown; each keeps the rank and the evidence that the ranker gave.
-        impression: to be logged; events join it by its request_id.
+        impression: to be logged, with the pool that was drawn from; events join it by its
+            request_id.
     """
 
     items: tuple[RankedItem, ...]
@@ -48,6 +49,7 @@ def show(
         ConfigError: the temperature is not above 0, or too small for any draw to differ.
     """
     places = min(request.k, len(result.items))
+    pool: tuple[RankedItem, ...] = ()
     if temperature is None:
         drawn = _as_ranked(places)
     else:
@@ -65,6 +67,7 @@ def show(
         query=request.query,
         at=request.at,
         policy=policy,
+        pool=tuple(item.product.product_id for item in pool),
         items=tuple(
             ShownItem(
                 product_id=item.product.product_id,

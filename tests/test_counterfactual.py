@@ -224,6 +224,19 @@ def test_refusal_where_support_is_missing() -> None:
         assert caught.value.support == pytest.approx(0.5)
 
 
+def test_refusal_where_the_target_depends_on_what_was_drawn() -> None:
+    """A target that always shows what was logged, of lists that were drawn with chance 1/2."""
+    logs = logged(*[("a", "b"), ("b", "c")] * 50)
+    target = TargetPolicy.from_lists(
+        logs, {f"r{i}": ["b", "c"] if i % 2 else ["a", "b"] for i in range(100)}
+    )
+    for name in ("ips", "snips", "clipped-ips", "item-position", "cascade", "doubly-robust"):
+        with pytest.raises(RefusedEstimate, match=r"weights average 2\.00") as caught:
+            evaluate_policy(logs, target, name, model=fit(logs))
+        assert caught.value.support == pytest.approx(2.0)
+    evaluate_policy(logs, target, "ips", max_support=3.0)
+
+
 def test_refusal_without_propensities_and_of_replay_on_a_log_that_is_not_random() -> None:
     logs = logged(*[("a", "b"), ("b", "a")] * 50, propensity=None)
     target = TargetPolicy.from_lists(logs, {name: ["a", "b"] for name in logs.request_ids})

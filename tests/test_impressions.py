@@ -61,6 +61,12 @@ def test_without_exploration_the_list_is_shown_as_ranked() -> None:
     assert found.impression.policy == "as-ranked"
     assert [item.propensity for item in found.impression.items] == [1.0, 1.0]
     assert found.impression.request_id == "r1"
+    assert found.impression.pool == ()
+
+
+def test_the_log_tells_what_a_list_was_drawn_from() -> None:
+    assert shown(1, temperature=1.0, among=4).impression.pool == ("p0", "p1", "p2", "p3")
+    assert len(shown(1, temperature=1.0).impression.pool) == 6
 
 
 def test_the_log_tells_what_another_order_would_have_earned() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from eval.cases.values import Case, Target
 from eval.convert import writing
 from eval.logs import read_impressions
-from reranker.errors import ConfigError
+from reranker.errors import ConfigError, DataError
 from reranker.schema import Impression
 
 _CHOSEN = 1
@@ -19,14 +19,22 @@ def convert(source: Path, target: writing.Target) -> None:
     The candidates are what was shown, in its order (the ranker ``as-given`` is the shop's own);
     the history is what the shopper chose on earlier lists of the file.
 
-    Options: ``products``, the file of the catalogue (needed).
+    Options: ``products``, the file of the catalogue (needed); ``candidates``: ``shown``, or
+    ``pool`` to add behind them what each list was drawn from, which estimates of what rankers would
+    have earned need where a list shows a part of it.
     """
     products = target.option("products", "")
     if not products:
         raise ConfigError("convert impressions: name the products: --option products=FILE")
+    whole = target.option("candidates", "shown", ("shown", "pool")) == "pool"
     logged = list(read_impressions(source))
+    if whole and (without := sum(not each.pool for each in logged)):
+        raise DataError(
+            f"{source}: {without} of {len(logged)} lists do not tell what they were drawn from "
+            "(field pool, see reranker.impressions): take --option candidates=shown"
+        )
     target.use("--products", Path(products))
-    target.cases(_cases(logged))
+    target.cases(_cases(logged, whole=whole))
     target.use("--impressions", source)
     target.arguments += ["--rankers", "as-given,random,recall,interest,llm,full"]
     known = sum(item.propensity is not None for each in logged for item in each.items)
@@ -37,7 +45,7 @@ def convert(source: Path, target: writing.Target) -> None:
     )
 
 
-def _cases(logged: Sequence[Impression]) -> Iterator[Case]:
+def _cases(logged: Sequence[Impression], *, whole: bool) -> Iterator[Case]:
     chosen: dict[str, list[tuple[datetime, str]]] = {}
     timed = [(each.at, each) for each in logged if each.at is not None]
     rest = [each for each in logged if each.at is None]
@@ -46,6 +54,7 @@ def _cases(logged: Sequence[Impression]) -> Iterator[Case]:
         if each.user_id is not None and each.at is not None:
             before = [entry for entry in chosen.get(each.user_id, []) if entry[0] < each.at]
         items = sorted(each.items, key=lambda item: item.position)
+        pool = each.pool if whole else ()
         yield Case(
             case_id=each.request_id,
             user_id=each.user_id,
@@ -53,7 +62,7 @@ def _cases(logged: Sequence[Impression]) -> Iterator[Case]:
             at=each.at,
             history=tuple(product for _, product in before),
             history_at=tuple(then for then, _ in before),
-            candidates=tuple(item.product_id for item in items),
+            candidates=tuple(dict.fromkeys((*(item.product_id for item in items), *pool))),
             targets=tuple(
                 Target(product_id=item.product_id, grade=item.grade)
                 for item in items

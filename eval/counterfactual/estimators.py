@@ -55,7 +55,7 @@ class PolicyValue(Value):
         estimate: expected number of clicks a list; its ``effective_n`` is that of the weights, for
             weights that differ by place that of the worst place.
         support: the mean weight, which estimates the share of the target policy that the logging
-            policy could have shown; about 1 is needed (of the worst place).
+            policy could have shown; about 1 is needed (of the place where it is furthest from 1).
         largest_weight: of one list or item.
         heaviest_share: share of all weight that the heaviest single list or item has; above .02
             the interval tends to be too short (the README's table has such a log).
@@ -92,6 +92,7 @@ def evaluate_policy(
     clip: float | None = None,
     uniform: bool = False,
     min_support: float = 0.9,
+    max_support: float = 1.1,
     min_effective_n: float = 30.0,
 ) -> PolicyValue:
     """Estimate a policy's value with an interval clustered by shopper, or refuse.
@@ -107,6 +108,8 @@ def evaluate_policy(
             which the bias vanishes faster than the interval.
         uniform: for ``replay`` on a log without propensities, that it is known to be random.
         min_support: refuse where the mean weight is surely below this.
+        max_support: refuse where the mean weight is surely above this: the target depends on what
+            was drawn, as one does that ranks the shown products of a log that drew from more.
         min_effective_n: refuse below this effective sample size.
 
     Raises:
@@ -122,9 +125,9 @@ def evaluate_policy(
         estimate = mean(_name(grade, estimator), expected, logs.shoppers)
         return PolicyValue(estimator=estimator, estimate=estimate, support=1.0, largest_weight=1.0)
     weighed = _weigh(logs, target, estimator, reward, model, clip)
-    support = min(float(weights.mean()) for weights in weighed.groups)
+    support = max((float(w.mean()) for w in weighed.groups), key=lambda mean: abs(mean - 1))
     effective = min(kish(weights) for weights in weighed.groups)
-    _check_support(weighed.groups, estimator, min_support, support, effective)
+    _check_support(weighed.groups, estimator, (min_support, max_support), support, effective)
     if effective < min_effective_n:
         message = (
             f"{estimator}: the weights leave an effective sample of {effective:.1f} of {len(logs)} "
@@ -251,12 +254,25 @@ def _check_known(propensities: Floats, estimator: str, field: str) -> None:
 
 
 def _check_support(
-    groups: tuple[Floats, ...], estimator: str, least: float, support: float, effective: float
+    groups: tuple[Floats, ...],
+    estimator: str,
+    bounds: tuple[float, float],
+    support: float,
+    effective: float,
 ) -> None:
     for place, weights in enumerate(groups, 1):
-        error = float(weights.std()) / np.sqrt(len(weights))
-        if float(weights.mean()) + 1.96 * error < least:
-            where = f" in place {place}" if len(groups) > 1 else ""
+        average = float(weights.mean())
+        reach = 1.96 * float(weights.std()) / np.sqrt(len(weights))
+        where = f" in place {place}" if len(groups) > 1 else ""
+        if average - reach > bounds[1]:
+            message = (
+                f"{estimator}: the weights average {average:.2f}{where} where they should average "
+                "1: either the policy ranked only what each list shows, and the log drew that from "
+                "more products, or the logged propensities are wrong; rank all that was drawn from "
+                "(shelfwise evaluate convert impressions --option candidates=pool)"
+            )
+            raise RefusedEstimate(message, support=support, effective_n=effective)
+        if average + reach < bounds[0]:
             message = (
                 f"{estimator}: the log speaks for only {weights.mean():.0%} of what the policy "
                 f"would show{where} (its weights should average 1): the rest was never shown, and "

@@ -53,6 +53,9 @@ class Impression(Value):
         user_id: None for an anonymous shopper, who counts as a shopper of their own.
         session_id: of the shopper's visit; unique for the shopper only.
         policy: name of what ordered the list.
+        pool: product ids that the policy drew the list from, in the ranker's order; empty where it
+            did not tell. What another policy would have earned can be told only if that policy
+            ranks all of them.
         items: by position; places may be missing, no place or product comes twice.
     """
 
@@ -62,6 +65,7 @@ class Impression(Value):
     query: str | None = None
     at: AwareDatetime | None = None
     policy: str = ""
+    pool: tuple[Identifier, ...] = ()
     items: Annotated[tuple[ShownItem, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
