@@ -1,6 +1,6 @@
 """What logged lists of the shop say: of place, and of what the rankers would have earned."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,13 +70,21 @@ def _policies(
     part = logs.select(np.array(kept, np.int64))
     rows = []
     for ranker, answers in lines.items():
-        if ranker == _AS_LOGGED:
+        orders = {name: answers[name].ranked.product_ids for name in part.request_ids}
+        if ranker == _AS_LOGGED and _agree(part, orders):
             rows.append(_as_logged(part))
             continue
-        orders = {name: answers[name].ranked.product_ids for name in part.request_ids}
         target = TargetPolicy.from_lists(part, orders)
         rows += [_policy_row(part, target, ranker, estimator) for estimator in _ESTIMATORS]
     return rows
+
+
+def _agree(logs: LoggedLists, orders: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether all orders begin with what was shown, in its order."""
+    shown: dict[str, list[str]] = {name: [] for name in logs.request_ids}
+    for request, product in zip(logs.request.tolist(), logs.product.tolist(), strict=True):
+        shown[logs.request_ids[request]].append(logs.products[product])
+    return all(list(orders[name][: len(each)]) == each for name, each in shown.items())
 
 
 def _as_logged(logs: LoggedLists) -> PolicyRow:
