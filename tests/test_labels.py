@@ -1,63 +1,15 @@
 """Labels: what was shown is graded by what led from it to where, and by nothing that came later."""
 
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
-from reranker.schema import BehaviourEvent, EventKind, Impression, ShownItem
-from reranker.settings import LabelSettings
+from label_cases import LATER, START, Labels, event, shown
+from reranker.schema import EventKind
 from retrieval.behaviour import BehaviourStore
-from retrieval.labels import LabelReport, build_labels
-
-START = datetime(2025, 5, 1, 12, tzinfo=UTC)
-LATER = START + timedelta(days=30)
-
-
-def event(minutes: float, kind: str, product: str | None = None, **more: Any) -> BehaviourEvent:
-    """Return an event some minutes after the start."""
-    values = {"user_id": "shopper-7", "product_id": product, **more}
-    return BehaviourEvent(kind=EventKind(kind), at=START + timedelta(minutes=minutes), **values)
-
-
-def shown(
-    minutes: float, *products: str, request: str | None = "r1", **more: Any
-) -> list[BehaviourEvent]:
-    return [
-        event(minutes, "impression", product, request_id=request, position=place, **more)
-        for place, product in enumerate(products, start=1)
-    ]
-
-
-class Labels:
-    """Labels of events, and the report on them."""
-
-    def __init__(self, folder: Path, events: Sequence[BehaviourEvent], **changes: Any) -> None:
-        as_of = changes.pop("as_of", LATER)
-        file = folder / "labels.parquet"
-        with BehaviourStore(folder / "store") as store:
-            store.append(events)
-            self.report: LabelReport = build_labels(
-                store, file, as_of, settings=LabelSettings(**changes)
-            )
-        self.lists: list[Impression] = [
-            Impression.model_validate(row) for row in pq.read_table(file).to_pylist()
-        ]
-
-    def item(self, product: str, request: str = "r1") -> ShownItem:
-        (found,) = [
-            item
-            for each in self.lists
-            for item in each.items
-            if (each.request_id, item.product_id) == (request, product)
-        ]
-        return found
-
-    def grade(self, product: str, request: str = "r1") -> int:
-        return self.item(product, request).grade
+from retrieval.labels import build_labels
 
 
 @pytest.fixture
@@ -159,24 +111,6 @@ def test_nothing_is_put_down_to_a_later_or_an_old_list_or_another_shopper(tmp_pa
     labels = Labels(tmp_path, events)
     assert [labels.grade(each) for each in "abc"] == [0, 0, 0]
     assert labels.report.unattributed == {"purchase": 3}
-
-
-def test_what_is_sent_back_counts_nothing(tmp_path: Path) -> None:
-    events = [
-        *shown(0, "back", "kept", "one of two"),
-        *(event(1, "click", each) for each in ("back", "kept", "one of two")),
-        *(event(2, "purchase", each) for each in ("back", "kept", "one of two")),
-        event(3, "purchase", "one of two"),
-        event(9000, "return", "back"),
-        event(9000, "return", "one of two"),
-    ]
-    labels = Labels(tmp_path, events)
-    assert [labels.grade(each) for each in ("back", "kept", "one of two")] == [0, 3, 3]
-    assert labels.item("back").outcome is EventKind.RETURN
-    assert labels.report.returned == 2
-    # As known before the return.
-    before = Labels(tmp_path / "before", events, as_of=START + timedelta(minutes=9000))
-    assert before.grade("back") == 3
 
 
 def test_sessions_end_by_a_gap_or_by_the_shop(tmp_path: Path, folders: Iterator[Path]) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from retrieval.returns import sent_back
+
 Integers = npt.NDArray[np.int64]
 
 
@@ -40,19 +42,21 @@ def read_purchases(
         connection: to the store.
         past: the relation.
         as_of: nothing from then on is read; in UTC, without a zone.
-        kept: leave out each purchase that a later return of its product by its shopper undoes:
-            the latest before it that no other return undoes.
+        kept: leave out what was sent back (see `retrieval.returns`), each return for one purchase,
+            as in profiles.
     """
-    kinds = "kind IN ('purchase', 'return')" if kept else "kind = 'purchase'"
+    bought = "FROM moved WHERE kind = 'purchase'"
+    if kept:
+        bought = f"{bought} EXCEPT ALL FROM {sent_back('moved', 'at_us, kind')}"
     found: pa.Table = connection.sql(
-        f"""SELECT dense_rank() OVER (ORDER BY shopper) - 1 AS shopper, product_id,
-        epoch_us("at") AS at_us, kind = 'return' AS back FROM {past} AS past
-        WHERE {kinds} AND product_id IS NOT NULL
-        ORDER BY shopper, past."at", past.kind, product_id""",
+        f"""WITH moved AS (
+            SELECT shopper, product_id, epoch_us("at") AS at_us, kind, 1 AS quantity FROM {past}
+            WHERE kind IN ('purchase', 'return') AND product_id IS NOT NULL
+        )
+        SELECT dense_rank() OVER (ORDER BY shopper) - 1 AS shopper, product_id, at_us
+        FROM ({bought}) AS bought ORDER BY bought.shopper, at_us, product_id""",
         params={"as_of": as_of},
     ).to_arrow_table()
-    if kept:
-        found = found.filter(pa.array(_kept(found)))
     products = found["product_id"].combine_chunks().dictionary_encode()
     return PurchaseColumns(
         shopper=found["shopper"].to_numpy().astype(np.int64),
@@ -60,23 +64,3 @@ def read_purchases(
         at_us=found["at_us"].to_numpy().astype(np.int64),
         product_ids=tuple(products.dictionary.to_pylist()),
     )
-
-
-def _kept(found: pa.Table) -> npt.NDArray[np.bool_]:
-    """Tell of each purchase or return, oldest first, whether it is a purchase that was kept."""
-    back: npt.NDArray[np.bool_] = found["back"].to_numpy().astype(np.bool_)
-    kept: npt.NDArray[np.bool_] = np.logical_not(back)
-    if not back.any():
-        return kept
-    product = found["product_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    pairs = list(zip(found["shopper"].to_numpy().tolist(), product.tolist(), strict=True))
-    sent_back = {pairs[place] for place in np.flatnonzero(back).tolist()}
-    bought: dict[tuple[int, int], list[int]] = {pair: [] for pair in sent_back}
-    for place, pair in enumerate(pairs):
-        if pair not in bought:
-            continue
-        if not back[place]:
-            bought[pair].append(place)
-        elif bought[pair]:
-            kept[bought[pair].pop()] = False
-    return kept

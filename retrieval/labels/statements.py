@@ -6,6 +6,7 @@ behaviour through the door that the store gives (`BehaviourStore.past`).
 
 from reranker.schema import GRADES
 from reranker.settings import LabelSettings
+from retrieval.returns import sent_back
 
 _MICROSECONDS = 1_000_000
 DEEDS = (("click",), ("view",), ("favourite", "cart"), ("purchase",))
@@ -27,7 +28,7 @@ def seen(past: str, settings: LabelSettings) -> str:
     return f"""CREATE TEMP TABLE seen AS
     WITH marked AS (
         SELECT shopper, kind, "at", product_id, lower(trim(query)) AS query, query AS asked,
-            request_id, "position", dwell_ms,
+            request_id, session_id, "position", dwell_ms, quantity,
             "at" - lag("at") OVER known > {gap}
                 OR coalesce(session_id <> lag(session_id) OVER known, false) AS begins
         FROM {past}
@@ -44,48 +45,63 @@ def seen(past: str, settings: LabelSettings) -> str:
 
 
 SHOWN = """CREATE TEMP TABLE shown AS
-    SELECT shopper, coalesce(request_id, concat('list-', shopper, '-', epoch_us("at"))) AS list,
-        product_id, min("at") AS "at", min("position") AS "position", min(query) AS query,
-        min(asked) AS asked, min(session) AS session
-    FROM seen WHERE kind = 'impression' GROUP BY shopper, list, product_id"""
-"""What was shown, once a list; impressions of one moment without a request id are one list."""
+    WITH impression AS (
+        SELECT *, CASE WHEN request_id NOTNULL AND min(session_id) OVER request
+            < max(session_id) OVER request THEN session_id END AS visit
+        FROM seen WHERE kind = 'impression'
+        WINDOW request AS (PARTITION BY shopper, request_id)
+    ), product AS (
+        SELECT shopper, coalesce(request_id, concat('list-', shopper, '-', epoch_us("at"))) AS name,
+            visit, product_id, min("at") AS "at", min("position") AS "position",
+            min(query) AS query, min(asked) AS asked, min(session) AS session
+        FROM impression GROUP BY ALL
+    )
+    SELECT *, dense_rank() OVER (ORDER BY shopper, name, visit) AS list FROM product"""
+"""What was shown, once a list; impressions of one moment without a request id are one list.
+
+Where a request id comes in several of the shopper's visits, as the shop's ``session_id`` tells
+them, ids are counted anew in each, and ``visit`` tells their lists apart.
+"""
 
 
 def deeds(settings: LabelSettings) -> str:
-    """Return what was done to products, with the time spent on their pages."""
+    """Return what was done to products, returns too, with the time spent on their pages."""
     cap = int(settings.longest_dwell_s * 1000)
     return f"""CREATE TEMP TABLE deed AS
     SELECT row_number() OVER (ORDER BY shopper, "at", kind, product_id, request_id) AS id, shopper,
-        kind, "at", product_id, request_id, query,
+        kind, "at", product_id, request_id, session_id, quantity, query,
         CASE WHEN kind IN ('view', 'click')
             THEN coalesce(dwell_ms, epoch_ms(left_at) - epoch_ms("at")) END AS open_ms,
         CASE WHEN open_ms NOTNULL THEN least({cap}, open_ms) END AS dwell_ms,
         open_ms NOTNULL AND seen.dwell_ms NOTNULL AS told_dwell
-    FROM seen WHERE kind IN ({_listed(sum(DEEDS, ()))})"""
+    FROM seen WHERE kind IN ({_listed((*sum(DEEDS, ()), "return"))})"""
 
 
 ATTRIBUTED = """CREATE TEMP TABLE attributed AS
-    SELECT *, NULL::VARCHAR AS list, NULL::VARCHAR AS attribution FROM deed LIMIT 0"""
+    SELECT *, NULL::BIGINT AS list, NULL::VARCHAR AS attribution FROM deed LIMIT 0"""
 
 
 def attribute(kinds: tuple[str, ...], settings: LabelSettings) -> str:
     """Put deeds of some kinds down to the one list each that led to them, or to none.
 
-    That is the list with the deed's request id; else the latest before it with its query; else the
-    one on which its product was touched last, by what has been attributed already; else the latest
-    that showed its product. Each by the same shopper.
+    That is the list with the deed's request id, in its visit where the id comes in several; else
+    the latest before it with its query; else the one on which its product was touched last, by what
+    has been attributed already; else the latest that showed its product. Each by the same shopper.
     """
     product = _interval(settings.product_window_hours * 3600)
     query = _interval(settings.query_window_hours * 3600)
     ways = {
-        "request": "request.list NOTNULL",
+        "request": "d.requested NOTNULL",
         "query": f'd."at" - query."at" <= {query}',
         "touch": f'd."at" - touch."at" <= {product}',
         "product": f'd."at" - product."at" <= {product}',
     }
-    lists = " ".join(f"WHEN {holds} THEN {way}.list" for way, holds in ways.items())
+    found = {way: f"{way}.list" for way in ways} | {"request": "d.requested"}
+    lists = " ".join(f"WHEN {holds} THEN {found[way]}" for way, holds in ways.items())
     names = " ".join(f"WHEN {holds} THEN '{way}'" for way, holds in ways.items())
-    same = 'd.shopper = {0}.shopper AND d.product_id = {0}.product_id AND d."at" >= {0}."at"'.format
+    alike = "d.shopper = {0}.shopper AND d.product_id = {0}.product_id"
+    of_request = (alike + " AND d.request_id = {0}.name").format
+    same = (alike + ' AND d."at" >= {0}."at"').format
     return f"""INSERT INTO attributed
     WITH by_query AS (
         SELECT shopper, product_id, query, "at", max(list) AS list FROM shown
@@ -96,28 +112,27 @@ def attribute(kinds: tuple[str, ...], settings: LabelSettings) -> str:
     ), by_product AS (
         SELECT shopper, product_id, "at", max(list) AS list FROM shown
         GROUP BY shopper, product_id, "at"
+    ), requested AS (
+        SELECT d.*, coalesce(own.list, sole.list) AS requested
+        FROM (FROM deed WHERE kind IN ({_listed(kinds)})) d
+        LEFT JOIN shown AS own ON {of_request("own")} AND d.session_id = own.visit
+        LEFT JOIN shown AS sole ON {of_request("sole")} AND sole.visit IS NULL
     )
-    SELECT d.*, CASE {lists} END AS list, CASE {names} END AS attribution
-    FROM (FROM deed WHERE kind IN ({_listed(kinds)})) d
-    LEFT JOIN shown AS request ON d.shopper = request.shopper
-        AND d.product_id = request.product_id AND d.request_id = request.list
+    SELECT d.* EXCLUDE (requested), CASE {lists} END AS list, CASE {names} END AS attribution
+    FROM requested d
     ASOF LEFT JOIN by_query AS query ON {same("query")} AND d.query = query.query
     ASOF LEFT JOIN by_touch AS touch ON {same("touch")}
     ASOF LEFT JOIN by_product AS product ON {same("product")}"""
 
 
-RETURNED = """CREATE TEMP TABLE returned AS
-    SELECT DISTINCT p.id FROM (FROM seen WHERE kind = 'return') r
-    ASOF JOIN (SELECT shopper, product_id, "at", max(id) AS id FROM deed
-        WHERE kind = 'purchase' GROUP BY shopper, product_id, "at") p
-    ON p.shopper = r.shopper AND p.product_id = r.product_id AND r."at" >= p."at" """
-"""The purchases that were sent back: for each return the latest of its product before it."""
+RETURNED = f"CREATE TEMP TABLE returned AS SELECT id FROM {sent_back('deed', 'id')}"
+"""The purchases that were sent back."""
 
 
 def outcomes(settings: LabelSettings) -> str:
     """Return what became of each shown product.
 
-    The strongest deed counts, except that a purchase of which all was sent back counts nothing.
+    The strongest deed counts, except that a product of which all was sent back counts nothing.
     """
     grades = " ".join(f"WHEN '{kind}' THEN {grade}" for kind, grade in GRADES.items())
     long = int(settings.long_dwell_s * 1000)
@@ -149,22 +164,23 @@ def places(settings: LabelSettings) -> str:
         FROM shown WHERE "position" NOTNULL
         WINDOW whole AS (PARTITION BY shopper, list)
     )
-    SELECT l.shopper, l.list, l.product_id, l.shown_at, l.asked, l.session, o.grade, o.outcome,
-        o.attribution, o.dwell_ms, o.only_viewed,
+    SELECT l.shopper, l.list, l.name, l.product_id, l.shown_at, l.asked, l.session, o.grade,
+        o.outcome, o.attribution, o.dwell_ms, o.only_viewed,
         CASE WHEN repeated THEN row_number() OVER (PARTITION BY l.shopper, l.list
             ORDER BY l."at", l."position", l.product_id) ELSE l."position" END::INT AS "position"
     FROM listed l LEFT JOIN outcome o USING (shopper, list, product_id)
     WHERE shown_at < $as_of - {settle}"""
 
 
-LISTS = """SELECT list AS request_id, 'pseudonym:' || replace(shopper::VARCHAR, '-', '') AS user_id,
+LISTS = """SELECT min(name) AS request_id,
+        'pseudonym:' || replace(shopper::VARCHAR, '-', '') AS user_id,
         'session-' || min(session) AS session_id, min(asked) AS query,
         timezone('UTC', min(shown_at)) AS "at", '' AS policy,
         list(struct_pack(product_id := product_id, position := "position",
             propensity := NULL::DOUBLE, prefix_propensity := NULL::DOUBLE,
             grade := coalesce(grade, 0), outcome := outcome, attribution := attribution,
             dwell_ms := dwell_ms) ORDER BY "position") AS items
-    FROM place GROUP BY shopper, list ORDER BY min(shown_at), list, shopper"""
+    FROM place GROUP BY shopper, list ORDER BY min(shown_at), list"""
 """One row a list, in the form of `reranker.schema.Impression`."""
 
 
