@@ -35,7 +35,7 @@ class StoreUnavailable(DataError):  # noqa: N818 - as ModelUnavailable
 
 
 class IndexMismatchError(ShelfwiseError):
-    """A saved index was built with another embedding model, dimension or format."""
+    """A saved index is of another embedding model, dimension, format or catalogue."""
 
 
 class ModelError(ShelfwiseError):

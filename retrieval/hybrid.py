@@ -94,7 +94,7 @@ class HybridIndex:
 
         Raises:
             DataError: there is no index, or it is corrupt.
-            IndexMismatchError: it was built with another embedding model or format.
+            IndexMismatchError: it is of another embedding model, format or catalogue.
         """
         folder = IndexStore(store)
         while (generation := folder.current()) is not None:
@@ -122,6 +122,7 @@ class HybridIndex:
                 f"{manifest.model_name} ({manifest.model[:12]}), in use is {embedder.name} "
                 f"({embedder.fingerprint[:12]}); {REMEDY}, or set retrieval.embedder"
             )
+        generation.refuse_other_catalogue(table)
         behind = None
         if manifest.catalogue != table.fingerprint:
             behind = (

@@ -59,6 +59,7 @@ class _Previous(NamedTuple):
     generation: Generation | None
     rows: IndexedRows
     vectors: VectorIndex | None
+    catalogue: str | None = None
 
 
 def build_index(
@@ -89,7 +90,8 @@ def build_index(
     with IndexStore(store).building() as folder:
         previous = _previous(folder, table, embedder, settings)
         changes = Changes.between(previous.rows, table)
-        if previous.vectors is not None and not any(len(part) for part in changes):
+        same = previous.catalogue == table.identity and not any(len(part) for part in changes)
+        if previous.vectors is not None and same:
             return _report(previous.vectors, changes, 0, started, up_to_date=True)
         rows = _to_embed(previous, changes, table)
         cache = EmbeddingCache(
@@ -154,7 +156,7 @@ def _previous(
     if generation is None:
         return _Previous(None, IndexedRows.none(), None)
     try:
-        generation.manifest()
+        catalogue = generation.manifest().catalogue_identity
         rows = generation.rows()
         LexicalIndex.open(generation.lexical).close()
     except (DataError, IndexMismatchError) as error:
@@ -172,7 +174,7 @@ def _previous(
         len(table), exact_limit=settings.exact_limit, ann_recall=settings.ann_recall
     ):
         return _Previous(generation, rows, None)
-    return _Previous(generation, rows, vectors)
+    return _Previous(generation, rows, vectors, catalogue)
 
 
 def _to_embed(previous: _Previous, changes: Changes, table: ProductTable) -> IntArray:

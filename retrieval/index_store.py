@@ -41,6 +41,7 @@ class IndexManifest(Value):
         model: fingerprint of the embedder.
         model_name: what people call it.
         catalogue: fingerprint of the product table.
+        catalogue_identity: of the catalogue whose keys the indexes hold; None: not known.
     """
 
     format: int = _FORMAT
@@ -48,6 +49,7 @@ class IndexManifest(Value):
     model_name: str
     catalogue: str
     products: int
+    catalogue_identity: str | None = None
 
 
 class IndexedRows(NamedTuple):
@@ -125,6 +127,20 @@ class Generation:
             )
         return manifest
 
+    def refuse_other_catalogue(self, table: ProductTable) -> None:
+        """Make sure that the keys of the index stand for the products of a catalogue.
+
+        Raises:
+            IndexMismatchError: the index is of another one. Where either does not tell which it
+                is, as those of earlier versions, it is taken to fit.
+        """
+        indexed = self.manifest().catalogue_identity
+        if None not in (indexed, table.identity) and indexed != table.identity:
+            raise IndexMismatchError(
+                f"{self.folder}: the index is of another catalogue, as this one was imported anew "
+                f"without the earlier one; {REMEDY}"
+            )
+
     def rows(self) -> IndexedRows:
         """Read what was indexed.
 
@@ -147,6 +163,7 @@ class Generation:
             model_name=embedder.name,
             catalogue=table.fingerprint,
             products=len(table),
+            catalogue_identity=table.identity,
         )
         with replacing(self.folder / "manifest.json") as temporary:
             temporary.write_text(manifest.model_dump_json(indent=2), "utf-8")

@@ -1,18 +1,19 @@
 """The catalogue as an immutable, columnar snapshot in one memory-mapped Arrow file.
 
 Rows are ordered by `key`, a number that a product keeps for life and that is never given out
-again: vector and word indexes refer to it, and a later snapshot can be compared with theirs. Hashes
+again: vector and word indexes refer to it, and a later snapshot can be compared with theirs. A
+catalogue that begins anew counts its keys from 0 again and has another ``identity``. Hashes
 are 64-bit BLAKE2b: among ten million products two texts share one with a probability of about
 3 in a million, which is accepted for `row_hashes` and `text_hashes` (a change could be overlooked)
 but not for product ids, which are always compared in full.
 """
 
-import io
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from reranker.errors import DataError
 from reranker.schema import Filters, Product
+from retrieval.arrow_file import checksum, write
 from retrieval.files import replacing
 from retrieval.product_columns import (
     ENCODED_SCHEMA,
@@ -54,12 +56,16 @@ class ProductTable:
     Rows are numbered 0 to ``len(table) - 1``. Nothing is ever mutated, so that threads share it.
 
     Attributes:
+        identity: random, the same in all versions of one catalogue; None where the file has none.
         lookup: rows and titles that were asked for before, for all who ask this table.
     """
 
-    def __init__(self, batch: Any, next_key: int, saved: "_Saved | None" = None) -> None:
+    def __init__(
+        self, batch: Any, next_key: int, identity: str | None, saved: "_Saved | None" = None
+    ) -> None:
         self._batch = batch
         self._next_key = next_key
+        self.identity = identity
         self._saved = saved
         self._ids = IdColumn(batch)
         # These hold columns, not self: what is remembered must not keep an outdated table alive.
@@ -68,8 +74,8 @@ class ProductTable:
 
     @classmethod
     def empty(cls) -> "ProductTable":
-        """Return a table without products."""
-        return cls(encode(PLAIN_SCHEMA.empty_table(), np.empty(0, np.int64)), 0)
+        """Return a table without products, with which a catalogue begins."""
+        return cls(encode(PLAIN_SCHEMA.empty_table(), np.empty(0, np.int64)), 0, _new_identity())
 
     @classmethod
     def open(cls, path: Path) -> "ProductTable":
@@ -82,6 +88,7 @@ class ProductTable:
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             metadata = dict(reader.schema.metadata or {})
             next_key = int(metadata.pop(b"next_key", b"-1"))
+            identity = metadata.pop(b"identity", b"").decode() or None
             checksum = metadata.pop(b"checksum", b"")
             batch = reader.get_batch(0)
             batch.validate()
@@ -91,17 +98,19 @@ class ProductTable:
             raise _corrupt(path, error) from error
         if metadata != _FORMAT or next_key < 0 or not checksum or batch.schema != ENCODED_SCHEMA:
             raise DataError(f"{path}: not a catalogue of this version; delete it and {_REMEDY}")
-        return cls(batch, next_key, _Saved(path, checksum))
+        return cls(batch, next_key, identity, _Saved(path, checksum))
 
     def save(self, path: Path) -> None:
         """Write the table so that readers see either the old file or the new one, whole."""
         metadata = {
             **_FORMAT,
             b"next_key": str(self._next_key).encode(),
-            b"checksum": _checksum(self._batch, self._next_key),
+            b"checksum": self._checksum(),
         }
+        if self.identity is not None:
+            metadata[b"identity"] = self.identity.encode()
         with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-            _write(self._batch.replace_schema_metadata(metadata), sink)
+            write(self._batch.replace_schema_metadata(metadata), sink)
 
     def verify(self) -> None:
         """Read a saved table in full and make sure that not a byte of its content has changed.
@@ -117,7 +126,7 @@ class ProductTable:
             self._batch.validate(full=True)
         except pa.ArrowInvalid as error:
             raise _corrupt(self._saved.path, error) from error
-        if self._saved.checksum != _checksum(self._batch, self._next_key):
+        if self._saved.checksum != self._checksum():
             raise _corrupt(self._saved.path, "its checksum is another")
 
     def __len__(self) -> int:
@@ -225,8 +234,7 @@ class ProductTable:
         source[len(self) :] = len(self) + new
         merged = pa.concat_tables([decode(self._batch), incoming]).take(pa.array(source))
         keys = np.concatenate([self.keys, self._next_key + np.arange(len(new))])
-        table = ProductTable(encode(merged, keys), self._next_key + len(new))
-        return table, len(new), len(changed), unchanged
+        return self._next(merged, keys, len(new)), len(new), len(changed), unchanged
 
     def delete(self, product_ids: Sequence[str]) -> tuple["ProductTable", int]:
         """Return a table without some products, and how many were there; unknown ids are fine."""
@@ -237,7 +245,14 @@ class ProductTable:
         if not deleted:
             return self, 0
         plain = decode(self._batch).filter(pa.array(kept))
-        return ProductTable(encode(plain, self.keys[kept]), self._next_key), deleted
+        return self._next(plain, self.keys[kept]), deleted
+
+    def _next(self, plain: Any, keys: IntArray, new: int = 0) -> "ProductTable":
+        identity = self.identity or _new_identity()
+        return ProductTable(encode(plain, keys), self._next_key + new, identity)
+
+    def _checksum(self) -> bytes:
+        return checksum(self._batch, f"{self._next_key}{self.identity or ''}").encode()
 
     def _numbers(self, name: str) -> npt.NDArray[Any]:
         values: npt.NDArray[Any] = self._batch[name].to_numpy()
@@ -263,31 +278,8 @@ class _Saved(NamedTuple):
     checksum: bytes
 
 
-class _HashingSink(io.RawIOBase):
-    """A file that keeps nothing but the hash of what is written to it."""
-
-    def __init__(self) -> None:
-        self.digest = blake2b(digest_size=16)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any) -> int:
-        self.digest.update(content)
-        return len(content)
-
-
-def _checksum(batch: Any, next_key: int) -> bytes:
-    """Return the hash of the file that a batch makes, which is the same for its saved form."""
-    sink = _HashingSink()
-    sink.write(str(next_key).encode())
-    _write(batch.replace_schema_metadata(None), pa.PythonFile(sink, "w"))
-    return sink.digest.hexdigest().encode()
-
-
-def _write(batch: Any, sink: Any) -> None:
-    with pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
+def _new_identity() -> str:
+    return uuid4().hex
 
 
 def _corrupt(path: Path, fault: object) -> DataError:

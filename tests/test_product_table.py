@@ -213,7 +213,7 @@ def test_a_table_without_a_checksum_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("retrieval.product_table._checksum", lambda *_: b"")
+        patch.setattr("retrieval.product_table.checksum", lambda *_: "")
         table_of(lamp("a")).save(tmp_path / "t.arrow")
     with pytest.raises(DataError, match="not a catalogue of this version"):
         ProductTable.open(tmp_path / "t.arrow")
