@@ -5,51 +5,37 @@ only a plain union of terms lets tantivy skip postings that cannot reach the bes
 WAND), which is what keeps frequent words quick.
 """
 
-import re
-import unicodedata
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import rjieba
 import tantivy
 
 from reranker.errors import DataError
-from reranker.schema import Filters, Product, category_paths
-from retrieval.product_columns import product_text
+from reranker.schema import Filters
+from retrieval.lexical_fields import (
+    EXACT,
+    WORDS,
+    analyse,
+    any_of,
+    conditions_of,
+    document,
+    schema,
+    word_analyser,
+)
 from retrieval.product_table import ProductTable, Rows
 
 Hits = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 MAX_QUERY_TERMS = 64
 """Distinct words of a query that are looked up; a longer one is a pasted text."""
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd々〇"
-_WORD = re.compile(rf"(?P<han>[{_HAN}]+)|[^\W{_HAN}]+")
-_LONGEST_WORD = 100
-_WORDS = "shelfwise_words"
-_EXACT = "shelfwise_exact"
 _BATCH = 4096
 _HEAP_BYTES = 256_000_000
 _MAX_TIED = 8
 _REMEDY = "run `shelfwise index build`"
-
-
-def analyse(text: str) -> list[str]:
-    """Return the words of a text in order, folded in width and case, before stemming.
-
-    A run of Han characters is cut by a dictionary in search mode, where a long word also gives
-    the shorter ones inside it.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    words: list[str] = []
-    for match in _WORD.finditer(folded):
-        if match["han"]:
-            words.extend(rjieba.cut_for_search(match["han"]))
-        else:
-            words.append(match[0])
-    return words
 
 
 class LexicalIndex:
@@ -62,10 +48,10 @@ class LexicalIndex:
         self._index = index
         self._folder = folder
         self._writer: Any = None
-        self._words = _word_analyser()
-        index.register_tokenizer(_WORDS, self._words)
+        self._words = word_analyser()
+        index.register_tokenizer(WORDS, self._words)
         whole = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.raw()).build()
-        index.register_tokenizer(_EXACT, whole)
+        index.register_tokenizer(EXACT, whole)
         # Our own commits reload; a reader that changes by itself would not fit its product table.
         index.config_reader("manual")
         index.reload()
@@ -81,7 +67,7 @@ class LexicalIndex:
             folder.mkdir(parents=True, exist_ok=True)
             if tantivy.Index.exists(str(folder)):
                 raise DataError(f"{folder}: there is a word index already; delete it first")
-            return cls(tantivy.Index(_schema(), str(folder), sort_by_field="key"), folder)
+            return cls(tantivy.Index(schema(), str(folder), sort_by_field="key"), folder)
         except (OSError, ValueError) as error:
             raise DataError(f"{folder}: cannot make a word index here: {error}") from error
 
@@ -96,7 +82,7 @@ class LexicalIndex:
             raise DataError(f"{folder}: there is no word index; {_REMEDY}")
         try:
             index = tantivy.Index.open(str(folder))
-            if index.schema != _schema():
+            if index.schema != schema():
                 raise DataError(f"{folder}: made by another version; delete it and {_REMEDY}")
             return cls(index, folder)
         except (OSError, ValueError) as error:
@@ -104,6 +90,22 @@ class LexicalIndex:
 
     def __len__(self) -> int:
         return int(self._index.searcher().num_docs)
+
+    def deleted(self) -> int:
+        """Return the number of removed products that the last commit still holds.
+
+        Their words count in the scores of the others, and they take up space, until tantivy merges
+        the part of the index that they lie in.
+
+        Raises:
+            DataError: the index is corrupt.
+        """
+        try:
+            segments = json.loads((self._folder / "meta.json").read_text("utf-8"))["segments"]
+            deletes = [part["deletes"] for part in segments if part["deletes"]]
+            return sum(each["num_deleted_docs"] for each in deletes)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise _corrupt(self._folder, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +141,7 @@ class LexicalIndex:
         for start in range(0, len(wanted), _BATCH):
             batch = wanted[start : start + _BATCH]
             for key, product in zip(table.keys[batch], table.products(batch), strict=True):
-                writer.add_document(_document(int(key), product))
+                writer.add_document(document(int(key), product))
             if progress is not None:
                 progress(min(start + _BATCH, len(wanted)), len(wanted))
 
@@ -181,10 +183,10 @@ class LexicalIndex:
             DataError: the index is corrupt.
         """
         terms = self._terms(query)
-        conditions = _conditions(self._index.schema, filters)
+        conditions = conditions_of(self._index.schema, filters)
         if not terms or conditions is None or k < 1:
             return np.empty(0, np.int64), np.empty(0, np.float64)
-        wanted = _any_of(self._index.schema, "text", terms, "freq")
+        wanted = any_of(self._index.schema, "text", terms, "freq")
         if conditions:
             must = [(tantivy.Occur.Must, each) for each in (wanted, *conditions)]
             wanted = tantivy.Query.boolean_query(must)
@@ -236,67 +238,3 @@ class LexicalIndex:
 
 def _corrupt(folder: Path, error: Exception) -> DataError:
     return DataError(f"{folder}: the word index is corrupt ({error}); delete it and {_REMEDY}")
-
-
-def _schema() -> Any:
-    builder = tantivy.SchemaBuilder()
-    builder.add_integer_field("key", indexed=True, fast=True)
-    builder.add_text_field("text", tokenizer_name=_WORDS, index_option="freq")
-    builder.add_text_field("brand", tokenizer_name=_EXACT, index_option="basic")
-    builder.add_text_field("category", tokenizer_name=_EXACT, index_option="basic")
-    builder.add_float_field("price", fast=True)
-    builder.add_boolean_field("in_stock", indexed=True)
-    return builder.build()
-
-
-def _word_analyser() -> Any:
-    builder = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
-    builder = builder.filter(tantivy.Filter.remove_long(_LONGEST_WORD))
-    return builder.filter(tantivy.Filter.stemmer("english")).build()
-
-
-def _document(key: int, product: Product) -> Any:
-    document = tantivy.Document()
-    document.add_integer("key", key)
-    text = f"{product.title}\n{product_text(product)}"
-    document.add_text("text", " ".join(analyse(text)))
-    if product.brand is not None:
-        document.add_text("brand", _exact(product.brand.casefold()))
-    for path in dict.fromkeys(category_paths(product.category)):
-        document.add_text("category", _exact(path))
-    if product.price is not None:
-        document.add_float("price", product.price)
-    document.add_boolean("in_stock", product.in_stock)
-    return document
-
-
-def _exact(name: str) -> str:
-    # tantivy drops empty terms, but a blank brand is one that can be asked for.
-    return f"={name}"
-
-
-def _conditions(schema: Any, filters: Filters) -> list[Any] | None:
-    """Return the filters as queries that do not add to the score; None if nothing can meet them."""
-    found = []
-    if filters.categories:
-        paths = {category_paths(name)[-1] for name in filters.categories if name}
-        found.append(_any_of(schema, "category", [_exact(path) for path in sorted(paths)]))
-    if filters.brands:
-        brands = sorted({name.casefold() for name in filters.brands})
-        found.append(_any_of(schema, "brand", [_exact(name) for name in brands]))
-    if filters.min_price is not None or filters.max_price is not None:
-        low, high = filters.min_price, filters.max_price
-        kind = tantivy.FieldType.Float
-        found.append(tantivy.Query.range_query(schema, "price", kind, low, high))
-    if filters.in_stock is not None:
-        found.append(tantivy.Query.term_query(schema, "in_stock", filters.in_stock, "basic"))
-    if filters.categories and not any(filters.categories):
-        return None
-    return [tantivy.Query.const_score_query(each, 0.0) for each in found]
-
-
-def _any_of(schema: Any, field: str, terms: Sequence[str], index_option: str = "basic") -> Any:
-    queries = [tantivy.Query.term_query(schema, field, term, index_option) for term in terms]
-    if len(queries) == 1:
-        return queries[0]
-    return tantivy.Query.boolean_query([(tantivy.Occur.Should, query) for query in queries])

@@ -19,6 +19,7 @@ from retrieval.embedding_cache import EmbeddingCache
 from retrieval.hybrid import HybridIndex, build_index
 from retrieval.index_build import embed_products
 from retrieval.index_store import IndexStore
+from retrieval.lexical import LexicalIndex
 from retrieval.product_table import ProductTable
 
 
@@ -65,14 +66,36 @@ def test_a_changed_price_is_no_embedding(
     assert (found[0].dense_rank, found[0].lexical_rank) == (1, 1)
 
 
-def test_updates_equal_an_index_built_anew(
-    store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder, tmp_path: Path
+def test_removed_products_stay_a_fifth_of_the_words_at_most(
+    store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder
 ) -> None:
-    removed, _ = recall_table.delete([product.product_id for product in PRODUCTS[10:40]])
+    removed = []
+    for start in range(0, 110, 10):
+        few = PRODUCTS[start : start + 10]
+        dear = [each.model_copy(update={"price": 999.0}) for each in few]
+        recall_table, *_ = recall_table.upsert(dear)
+        assert build_index(store, recall_table, recall_embedder, SETTINGS).changed == 10
+        (folder,) = (store / "index").glob("gen-*/lexical")
+        with LexicalIndex.open(folder) as words:
+            assert len(words) == len(recall_table)
+            removed.append(words.deleted())
+    assert removed[:4] == [10, 20, 30, 0]
+    assert max(removed) <= len(recall_table) / 4
+
+
+@pytest.mark.parametrize("gone", [5, 30])
+def test_updates_equal_an_index_built_anew(
+    store: Path,
+    recall_table: ProductTable,
+    recall_embedder: CountingEmbedder,
+    tmp_path: Path,
+    gone: int,
+) -> None:
+    removed, _ = recall_table.delete([product.product_id for product in PRODUCTS[10 : 10 + gone]])
     new = [Product(product_id=f"n{n}", title=f"folding bicycle {n}") for n in range(5)]
     changed, *_ = removed.upsert([*new, PRODUCTS[0].model_copy(update={"title": "Trail shoes"})])
     report = build_index(store, changed, recall_embedder, SETTINGS)
-    assert (report.added, report.changed, report.removed) == (5, 1, 30)
+    assert (report.added, report.changed, report.removed) == (5, 1, gone)
     fresh = tmp_path / "fresh"
     shutil.copytree(store / "embeddings", fresh / "embeddings")
     assert build_index(fresh, changed, recall_embedder, SETTINGS).embedded == 0
@@ -81,8 +104,9 @@ def test_updates_equal_an_index_built_anew(
         one, other = (each.search(query, k=300, filters=Filters()) for each in both)
         dense = [{c.product.product_id: c.dense_rank for c in found} for found in (one, other)]
         assert dense[0] == dense[1]
-        words = [{c.product.product_id for c in f if c.lexical_rank} for f in (one, other)]
-        assert words[0] == words[1]
+        words = [{c.product.product_id: c.lexical_rank for c in found} for found in (one, other)]
+        # What was removed counts in the scores up to a fifth of the index; then it is built anew.
+        assert words[0] == words[1] if gone == 30 else words[0].keys() == words[1].keys()
     assert len(list((store / "index").glob("gen-*"))) == 1
 
 
@@ -157,6 +181,7 @@ from reranker.settings import RetrievalSettings
 from retrieval.embedder import SentenceTransformerEmbedder
 from retrieval.index_build import embed_products
 from retrieval.index_store import IndexStore
+from retrieval.lexical import LexicalIndex
 from retrieval.product_table import ProductTable
 
 store, moment, model, fingerprint = Path(sys.argv[1]), *sys.argv[2:]
