@@ -2,8 +2,9 @@
 
 Each `put` writes one shard, a file that appears whole or not at all: a build that is killed keeps
 what it finished. The name of a shard carries a checksum of its content. A shard that does not match
-is ignored with a warning and its texts count as missing. Vectors of texts that left the catalogue
-stay; deleting the folder is always safe and costs computing time only.
+it is deleted with a warning and its texts count as missing; one that cannot be read is an error and
+stays. Vectors of texts that left the catalogue stay; deleting the folder is always safe and costs
+computing time only.
 """
 
 import json
@@ -34,6 +35,7 @@ class EmbeddingCache:
         """Open a cache, and create it if there is none.
 
         Raises:
+            DataError: a shard cannot be read.
             IndexMismatchError: the folder holds vectors of another model.
         """
         self._folder = folder
@@ -56,7 +58,11 @@ class EmbeddingCache:
         return wanted[~np.isin(wanted, self._hashes)]
 
     def put(self, hashes: HashArray, vectors: Vectors) -> None:
-        """Store vectors as one shard; it is on the disk when this returns."""
+        """Store vectors as one shard; it is on the disk when this returns.
+
+        Raises:
+            DataError: it cannot be read again.
+        """
         if not len(hashes):
             return
         rows = np.empty(len(hashes), self._row)
@@ -114,9 +120,9 @@ class EmbeddingCache:
 
     def _load(self, path: Path) -> npt.NDArray[Any] | None:
         try:
-            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+            rows = _mapped(path)
             sound = rows.dtype == self._row and _checksum(rows) == path.stem.rpartition("-")[2]
-        except (OSError, ValueError, EOFError):
+        except ValueError:
             sound = False
         if not sound:
             logger.warning("%s: this file is corrupt; its texts are embedded again", path)
@@ -128,8 +134,7 @@ class EmbeddingCache:
         path = self._folder / f"{max(used, default=0) + 1:08d}-{_checksum(rows)}.npy"
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, rows, allow_pickle=False)
-        written: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return written
+        return _mapped(path)
 
     def _index(self) -> None:
         """Sort the hashes of all shards; put off until asked for, as a build puts many shards."""
@@ -142,6 +147,23 @@ class EmbeddingCache:
         self._hashes, first = np.unique(hashes, return_index=True)
         self._places = np.column_stack([shard_of, row_of])[first]
         self._indexed = len(self._shards)
+
+
+def _mapped(path: Path) -> npt.NDArray[Any]:
+    """Map the rows of a shard into memory.
+
+    Raises:
+        DataError: it cannot be read, which tells nothing of its content.
+        ValueError: its content is no array.
+    """
+    try:
+        rows: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")  # type: ignore[no-untyped-call]
+    except OSError as error:
+        raise DataError(
+            f"{path}: the vectors cannot be read ({error.strerror or error}); where too many files "
+            "are open, allow more with `ulimit -n`; then run `shelfwise index build`"
+        ) from error
+    return rows
 
 
 def _checksum(rows: npt.NDArray[Any]) -> str:

@@ -75,8 +75,8 @@ def build_index(
 
     Only texts that were never embedded by this model are computed, and only products that changed
     are replaced in the indexes; of words a whole index is built where a fifth would be left over
-    from products that changed or went. The old index stays in use until the new one is complete; a build
-    that was killed is taken up by the next, which repairs damaged files too.
+    from products that changed or went. The old index stays in use until the new one is complete; a
+    build that was killed is taken up by the next, which repairs damaged files too.
 
     Args:
         store: the folder of the shop's data.

