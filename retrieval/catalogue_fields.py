@@ -104,7 +104,7 @@ class ColumnPlan:
                 name: _converted(name, _attribute, values.get(name)) for name in self.attributes
             }
             shown = {name: text for name, text in extra.items() if text}
-            fields["attributes"] = fields.get("attributes", {}) | shown
+            fields["attributes"] = (fields.get("attributes") or {}) | shown
         for name in _REQUIRED:
             if not fields.get(name):
                 raise RefusedError(name, self._missing(name, values))
@@ -134,6 +134,8 @@ class ColumnPlan:
 
 
 def _converted(name: str, converter: Callable[[Any], Any], value: Any) -> Any:
+    if _is_nan(value):
+        return None
     try:
         found = converter(value)
         # JSON can spell half a character, which Python takes and nothing can store.
@@ -146,6 +148,11 @@ def _converted(name: str, converter: Callable[[Any], Any], value: Any) -> Any:
     except ValueError as error:
         raise RefusedError(name, str(error)) from None
     return found
+
+
+def _is_nan(value: Any) -> bool:
+    """Tell whether a value is the number NaN, by which tables of numbers say that there is none."""
+    return isinstance(value, float | Decimal) and math.isnan(value)
 
 
 def _identifier(value: Any) -> str | None:
@@ -220,8 +227,8 @@ def _attribute(value: Any) -> str | None:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(filter(None, map(_attribute, value))) or None
-    if value is None or isinstance(value, Mapping):
-        if value:
+    if value is None or isinstance(value, Mapping) or _is_nan(value):
+        if isinstance(value, Mapping) and value:
             raise ValueError(f"an attribute must be text or a number, not {value!r}")
         return None
     return str(value).strip() or None

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from catalogue_files import HEADER, Import, faults, ids
+from reranker.schema import Product
 from retrieval.catalogue import import_catalogue
 from retrieval.product_table import ProductTable
 
@@ -150,3 +151,24 @@ def test_the_header_shows_what_parts_the_columns(
     raw = gzip.compress(text.encode()) if name.endswith("GZ") else text
     assert import_file(name, raw).ignored_columns == ("a, b, c, d",)
     assert ProductTable.open(catalogue_path).products([0])[0].title == "A,B"
+
+
+def test_the_number_nan_is_no_value(import_file: Import, catalogue_path: Path) -> None:
+    nan = float("nan")
+    fields = dict.fromkeys(("description", "brand", "price", "in_stock", "attributes", "size"), nan)
+    row = {"product_id": "p", "title": "Mug", **fields}
+    other = {"product_id": "q", "title": "Cup", "attributes": {"colour": nan, "sizes": [nan, 3]}}
+    rows = f"{json.dumps(row)}\n{json.dumps(other)}\n"
+    assert not import_file("a.jsonl", rows, attribute_columns=["size"]).rejected
+    expected = (
+        Product(product_id="p", title="Mug"),
+        Product(product_id="q", title="Cup", attributes={"sizes": "3"}),
+    )
+    assert ProductTable.open(catalogue_path).products([0, 1]) == expected
+
+
+def test_a_column_of_nan_in_parquet_is_no_value(tmp_path: Path, catalogue_path: Path) -> None:
+    columns = {"product_id": ["p"], "title": ["Mug"], "brand": pa.array([float("nan")])}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert not import_catalogue([tmp_path / "a.parquet"], catalogue_path).rejected
+    assert ProductTable.open(catalogue_path).products([0])[0].brand is None

@@ -49,7 +49,9 @@ def test_a_bad_row_is_reported_and_the_others_come_in(
     ("field", "value", "reason"),
     [
         ("price", True, "plain number"),
-        ("price", float("nan"), "plain number"),
+        ("price", float("inf"), "plain number"),
+        ("title", float("nan"), "missing or blank"),
+        ("product_id", float("nan"), "missing or blank"),
         ("price", 10**400, "plain number"),
         ("in_stock", "perhaps", "one of true, 1, yes, false, 0, no"),
         ("attributes", "{", "not JSON"),
