@@ -132,6 +132,15 @@ def test_price_sense_is_relative_to_the_category() -> None:
     assert build([past(1, "view", n) for n in (2, 3, 12, 13)], table=table).price is None
 
 
+@pytest.mark.parametrize("days", [1060, 1200])
+def test_purchases_that_count_nothing_any_more_tell_nothing(days: int) -> None:
+    events = [searched(0.1, "tea"), *(past(days + n, "purchase", n) for n in (2, 3, 4, 5, 6))]
+    assert build(events).price is not None
+    profile = build(events, half_life_days=1.0)
+    assert profile.price is None
+    assert not profile.affinities
+
+
 def test_relative_prices_fall_back_where_a_category_has_few() -> None:
     many = [product(n, category="A > B", price=n) for n in range(1, 10)]
     few = [

@@ -16,6 +16,8 @@ from retrieval.profiles.history import History
 
 _MOST_AFFINITIES = 20
 _FEWEST_PRICES = 3
+_LEAST_WEIGHT = float(np.finfo(np.float64).tiny)
+"""Below it, a thousand half-lives before the newest event, shares lose digits and end as 0/0."""
 
 _Tally = dict[str, tuple[float, int]]
 """Name to its share of the weight and its number of events."""
@@ -50,7 +52,10 @@ def affinities(
 def price_sense(
     history: History, weights: npt.NDArray[np.float64], facts: ProductFacts
 ) -> PriceSense | None:
-    """Return how dear a shopper buys, relative to what is usual in each product's category."""
+    """Return how dear a shopper buys, relative to what is usual in each product's category.
+
+    None where too few purchases tell, or all are so old that they count nothing.
+    """
     relative = facts.relative_price[history.rows[history.bought]]
     known = ~np.isnan(relative)
     evidence = int(known.sum())
@@ -58,7 +63,10 @@ def price_sense(
         return None
     # A geometric mean: half the usual price and twice the usual price even out.
     logs, weights = np.log(relative[known]), weights[history.bought][known]
-    return PriceSense(relative=math.exp(logs @ weights / weights.sum()), evidence=evidence)
+    total = float(weights.sum())
+    if total < _LEAST_WEIGHT:
+        return None
+    return PriceSense(relative=math.exp(logs @ weights / total), evidence=evidence)
 
 
 def promotion_use(history: History) -> PromotionUse | None:
@@ -89,7 +97,7 @@ def _tally(fact: CodedFact, rows: IntArray, weights: npt.NDArray[np.float64]) ->
     sums = np.bincount(places, weights=weights[known])
     counts = np.bincount(places)
     total = float(sums.sum())
-    if total <= 0:
+    if total < _LEAST_WEIGHT:
         return {}
     return {
         fact.names[code]: (share / total, count)
