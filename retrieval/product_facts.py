@@ -6,7 +6,7 @@ terciles of the prices in its own category. Where that holds too few prices, or 
 of the parent category decide, and at last those of the whole catalogue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -27,7 +27,8 @@ class CodedFact:
 
     Attributes:
         codes: by row of the table; -1 where the product lacks the fact.
-        names: by code; spellings that differ in case only share a code.
+        names: by code; spellings that differ in case only share a code, and the levels of a
+            category are spelt alike.
     """
 
     codes: IntArray
@@ -46,7 +47,7 @@ class ProductFacts:
     def __init__(self, table: ProductTable) -> None:
         # The table's own dictionary codes: going through `Product` would take minutes.
         self.brand = _coded(table.column("brand"), _tidy_brand)
-        self.category = _coded(table.column("category"), _tidy_category)
+        self.category = _coded(table.column("category"), _tidy_categories())
         prices = table.column("price").to_numpy(zero_copy_only=False)
         self.band = CodedFact(_bands(prices, self.category), BANDS)
         self.relative_price = _relative_prices(prices, self.category)
@@ -62,12 +63,24 @@ def _tidy_brand(name: str) -> str:
     return " ".join(name.split())
 
 
-def _tidy_category(name: str) -> str:
-    parts = (part.strip() for part in name.split(CATEGORY_SEPARATOR.strip()))
-    return CATEGORY_SEPARATOR.join(part for part in parts if part)
+def _tidy_categories() -> Callable[[str], str]:
+    """Return what tidies categories, and spells each level as the first that it has seen does.
+
+    So a category is the parent of those below it in any case.
+    """
+    known: dict[str, str] = {}
+
+    def tidy(name: str) -> str:
+        path = ""
+        for part in filter(None, map(str.strip, name.split(CATEGORY_SEPARATOR.strip()))):
+            longer = f"{path}{CATEGORY_SEPARATOR}{part}" if path else part
+            path = known.setdefault(longer.casefold(), longer)
+        return path
+
+    return tidy
 
 
-def _coded(column: Any, tidy: Any) -> CodedFact:
+def _coded(column: Any, tidy: Callable[[str], str]) -> CodedFact:
     names: dict[str, str] = {}
     places: dict[str, int] = {}
     recoded = []

@@ -141,6 +141,22 @@ def test_purchases_that_count_nothing_any_more_tell_nothing(days: int) -> None:
     assert not profile.affinities
 
 
+def test_a_category_is_one_in_any_case_and_on_any_level() -> None:
+    names = ["Grocery > Dairy", "grocery > dairy > Milk", "GROCERY > DAIRY > Cheese"]
+    table = table_of(*(product(n, category=name) for n, name in enumerate(names, start=1)))
+    events = [past(n + day, "purchase", n) for n in (1, 2, 3) for day in (10, 20)]
+    found = {
+        each.name: (round(each.weight, 1), each.evidence)
+        for each in build(events, table=table, min_evidence=2).affinities
+        if each.kind == "category"
+    }
+    assert found == {
+        "Grocery > Dairy": (1.0, 6),
+        "Grocery > Dairy > Milk": (0.3, 2),
+        "Grocery > Dairy > Cheese": (0.3, 2),
+    }
+
+
 def test_relative_prices_fall_back_where_a_category_has_few() -> None:
     many = [product(n, category="A > B", price=n) for n in range(1, 10)]
     few = [
