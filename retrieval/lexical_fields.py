@@ -8,7 +8,7 @@ from typing import Any
 import rjieba
 import tantivy
 
-from reranker.schema import Filters, Product, category_paths
+from reranker.schema import Filters, Product, category_paths, folded_brand
 from retrieval.product_columns import product_text
 
 WORDS = "shelfwise_words"
@@ -61,7 +61,7 @@ def document(key: int, product: Product) -> Any:
     text = f"{product.title}\n{product_text(product)}"
     found.add_text("text", " ".join(analyse(text)))
     if product.brand is not None:
-        found.add_text("brand", _exact(product.brand.casefold()))
+        found.add_text("brand", _exact(folded_brand(product.brand)))
     for path in dict.fromkeys(category_paths(product.category)):
         found.add_text("category", _exact(path))
     if product.price is not None:
@@ -82,7 +82,9 @@ def conditions_of(schema: Any, filters: Filters) -> list[Any] | None:
         paths = {category_paths(name)[-1] for name in filters.categories if name}
         found.append(any_of(schema, "category", [_exact(path) for path in sorted(paths)]))
     if filters.brands:
-        brands = sorted({name.casefold() for name in filters.brands})
+        # An index of an earlier version holds accents as the catalogue spells them.
+        spelt = {form(name) for name in filters.brands for form in (folded_brand, str.casefold)}
+        brands = sorted(spelt)
         found.append(any_of(schema, "brand", [_exact(name) for name in brands]))
     if filters.min_price is not None or filters.max_price is not None:
         low, high = filters.min_price, filters.max_price

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pydantic_core import from_json
 
 from reranker.errors import DataError
-from reranker.schema import CATEGORY_SEPARATOR, Filters, Product, category_paths
+from reranker.schema import CATEGORY_SEPARATOR, Filters, Product, category_paths, folded_brand
 
 IntArray = npt.NDArray[np.int64]
 HashArray = npt.NDArray[np.uint64]
@@ -235,7 +235,7 @@ class FilterColumns:
     @cached_property
     def brand(self) -> "CodedColumn":
         """Brand of each row, found by its folded name."""
-        return CodedColumn(self._batch["brand"], lambda name: (name.casefold(),))
+        return CodedColumn(self._batch["brand"], lambda name: (folded_brand(name),))
 
     @cached_property
     def category(self) -> "CodedColumn":
@@ -271,7 +271,7 @@ def mask_of(columns: FilterColumns, filters: Filters) -> BoolArray:
         paths = {category_paths(name)[-1] for name in filters.categories if name}
         kept &= columns.category.any_of(paths)
     if filters.brands:
-        kept &= columns.brand.any_of({name.casefold() for name in filters.brands})
+        kept &= columns.brand.any_of({folded_brand(name) for name in filters.brands})
     if filters.min_price is not None:
         kept &= columns.price >= filters.min_price
     if filters.max_price is not None:

@@ -15,7 +15,7 @@ from retrieval.lexical_fields import analyse
 from retrieval.product_table import ProductTable
 
 WORDS = ["lamp", "desk", "酸奶", "希腊", "mug", "running", "shoes", "无糖"]
-BRANDS = ["", "Tarn", "TARN", "straße", "塔恩", "x" * 400]
+BRANDS = ["", "Tarn", "TARN", "straße", "塔恩", "x" * 400, "Caf\u00e9", "CAFE\u0301"]
 CATEGORIES = ["", "食品", "食品 > 乳品", "Home", "home > Light", "Home>light > Desk"]
 PRICES = [0.0, 1.0, 9.99, 10.0, 1e9]
 

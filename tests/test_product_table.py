@@ -13,7 +13,19 @@ from retrieval.product_columns import ENCODED_SCHEMA, product_text
 from retrieval.product_table import ProductTable
 
 NAMES = st.sampled_from(
-    ["", "Tarn", "TARN", "straße", "STRASSE", "ＴＡＲＮ", "希腊", "a > b", "a", "食品"]
+    [
+        "",
+        "Tarn",
+        "TARN",
+        "straße",
+        "STRASSE",
+        "ＴＡＲＮ",
+        "希腊",
+        "a > b",
+        "a",
+        "Caf\u00e9",
+        "CAFE\u0301",
+    ]
 )
 CATEGORIES = st.lists(NAMES, min_size=1, max_size=3).map(" > ".join)
 PRICES = st.sampled_from([0.0, 1.0, 9.99, 10.0, 1e9])

@@ -75,6 +75,7 @@ def test_category_paths_are_the_ancestors() -> None:
         (Filters(categories=("Toys", "FOOD > dairy")), True),
         (Filters(brands=("tarn",)), True),
         (Filters(brands=("other",)), False),
+        (Filters(brands=("ta\u0308rn",)), False),
         (Filters(min_price=2, max_price=2), True),
         (Filters(max_price=1.99), False),
         (Filters(in_stock=False), False),
@@ -98,3 +99,10 @@ def test_price_bounds_must_be_in_order(low: float, high: float) -> None:
     else:
         with pytest.raises(ValidationError, match="above max_price"):
             Filters(min_price=low, max_price=high)
+
+
+@pytest.mark.parametrize("brand", ["Caf\u00e9", "Cafe\u0301", "CAFE\u0301"])
+def test_a_brand_is_the_same_however_its_accents_are_spelt(brand: str) -> None:
+    assert Filters(brands=("caf\u00e9",)).matches_brand(brand)
+    assert Filters(brands=("CAFE\u0301",)).matches_brand(brand)
+    assert not Filters(brands=("cafe",)).matches_brand(brand)

@@ -26,6 +26,7 @@ from reranker.schema.products import (
     Filters,
     Product,
     category_paths,
+    folded_brand,
 )
 from reranker.schema.results import (
     Candidate,
@@ -88,6 +89,7 @@ __all__ = [
     "UserProfile",
     "Value",
     "category_paths",
+    "folded_brand",
     "is_blank",
     "one_line",
 ]

@@ -1,5 +1,6 @@
 """Products of the shop, and the conditions that a request puts on them."""
 
+import unicodedata
 from typing import Annotated, Self
 
 from pydantic import Field, FiniteFloat, StringConstraints, model_validator
@@ -18,6 +19,11 @@ def category_paths(category: str | None) -> tuple[str, ...]:
         return ()
     parts = [part.strip().casefold() for part in category.split(CATEGORY_SEPARATOR.strip())]
     return tuple(CATEGORY_SEPARATOR.join(parts[: depth + 1]) for depth in range(len(parts)))
+
+
+def folded_brand(brand: str) -> str:
+    """Return a brand as it is compared: without case, and each accent spelt in one way."""
+    return unicodedata.normalize("NFC", brand.casefold())
 
 
 class Product(Value):
@@ -43,8 +49,8 @@ class Product(Value):
 class Filters(Value):
     """Conditions that every recalled product meets; several categories or brands mean any of them.
 
-    A product without a price never meets a price bound. Category and brand ignore case, and a
-    category covers everything below it.
+    A product without a price never meets a price bound. Category and brand ignore case, the
+    brand also how its accents are spelt, and a category covers everything below it.
     """
 
     categories: tuple[str, ...] = ()
@@ -80,8 +86,8 @@ class Filters(Value):
 
     def matches_brand(self, brand: str | None) -> bool:
         """Tell whether a brand is one of those asked for."""
-        wanted = {name.casefold() for name in self.brands}
-        return not wanted or (brand is not None and brand.casefold() in wanted)
+        wanted = {folded_brand(name) for name in self.brands}
+        return not wanted or (brand is not None and folded_brand(brand) in wanted)
 
     def _matches_price(self, price: float | None) -> bool:
         if self.min_price is None and self.max_price is None:
