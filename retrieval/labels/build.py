@@ -9,9 +9,9 @@ The grade of a shown product is that of the strongest thing its shopper did to i
 3      bought, and at least one piece kept
 ====== ==========================================================================================
 
-Each deed is put down to one list at most: the one with its request id; else the latest with its
-query; else the one on which the product was touched last; else the latest that showed it. The
-windows are in `reranker.settings.LabelSettings`.
+Each deed is put down to one list at most: the one with its request id (and of its visit, where ids
+are counted anew in each); else the latest with its query; else the one on which the product was
+touched last; else the latest that showed it. The windows are in `reranker.settings.LabelSettings`.
 """
 
 from collections.abc import Mapping

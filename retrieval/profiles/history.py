@@ -111,7 +111,10 @@ class History:
         return np.flatnonzero((self.rows >= 0) & (self.kinds == PURCHASE))
 
     def _without_returned(self) -> "History":
-        """Take every purchase out that a later return of its product undoes."""
+        """Take every purchase out that a later return of its product undoes.
+
+        As `retrieval.returns` defines it, each event being one piece.
+        """
         undone: dict[str | None, int] = {}
         kept: list[int] = []
         returned: dict[str, int] = {}
