@@ -78,13 +78,16 @@ def test_what_was_clicked_far_down_counts_for_more(
         day = (example.request.at - START).days
         ids = [candidate.product.product_id for candidate in example.candidates]
         grades = dict(zip(ids, example.grades, strict=True))
+        weights = dict(zip(ids, example.item_weights or (), strict=True))
         # Bought in place 1; clicked in place 3, which a quarter looks at.
         assert grades == {
-            f"tea{1 + day}": 3, f"tea{2 + day}": 0, f"tea{3 + day}": 4, f"tea{4 + day}": 0,
+            f"tea{1 + day}": 3, f"tea{2 + day}": 0, f"tea{3 + day}": 1, f"tea{4 + day}": 0,
+        }  # fmt: skip
+        assert weights == {
+            f"tea{1 + day}": 1, f"tea{2 + day}": 2, f"tea{3 + day}": 4, f"tea{4 + day}": 4,
         }  # fmt: skip
         assert example.request.query == "tea"
-        # The list weighs more by as much as its grades have grown: 7 in place of 4.
-        assert example.weight == 7 / 4
+        assert example.weight == 1
         # Nothing of that day or later is told of the shopper.
         if day == 0:
             assert example.told is None

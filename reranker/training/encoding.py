@@ -14,9 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 class EncodedList(Value):
-    """One list as the model reads it; grades and scores are in slot order.
+    """One list as the model reads it; grades, item weights and scores are in slot order.
 
     Attributes:
+        item_weights: see `TrainingExample`.
         written: token ids of the ranking written out behind the prompt; empty where none is learnt.
         logged: None where no propensity was logged.
         weight: of the list in the loss.
@@ -24,6 +25,7 @@ class EncodedList(Value):
 
     prompt: RenderedPrompt
     grades: tuple[float, ...]
+    item_weights: tuple[float, ...] | None = None
     teacher: tuple[float, ...] | None
     written: tuple[int, ...] = ()
     logged: Logged | None = None
@@ -122,6 +124,7 @@ class ExampleEncoder:
         self.templates[prompt.template.language] = prompt.template
         teacher, logged = example.teacher, example.logged
         rendered = self._renderer.render(prompt)
+        weights = example.item_weights
         grades = tuple(example.grades[index] for index in order)
         taught = None if teacher is None else tuple(teacher[index] for index in order)
         written: tuple[int, ...] = ()
@@ -131,6 +134,7 @@ class ExampleEncoder:
         return EncodedList(
             prompt=rendered,
             grades=grades,
+            item_weights=None if weights is None else tuple(weights[index] for index in order),
             teacher=taught,
             written=written,
             logged=logged and Logged(place=order.index(logged.place), propensity=logged.propensity),

@@ -56,6 +56,7 @@ class TrainingExample(Value):
         request: its query, None for a recommendation.
         candidates: in no order that means anything.
         grades: one a candidate, 0 for what was not bought.
+        item_weights: of each candidate in the loss, where it was wanted; None: all alike.
         teacher: one score a candidate, a softmax of which is what a teacher believes; None where
             there is no teacher.
         logged: None where no propensity was logged.
@@ -68,6 +69,7 @@ class TrainingExample(Value):
     request: SearchRequest
     candidates: tuple[Candidate, ...]
     grades: tuple[FiniteFloat, ...]
+    item_weights: tuple[FiniteFloat, ...] | None = None
     teacher: tuple[FiniteFloat, ...] | None = None
     logged: Logged | None = None
     weight: float = Field(1.0, gt=0)
@@ -185,6 +187,7 @@ class PurchaseExamples:
                 )
             ),
             grades=_grades(purchase, ids),
+            item_weights=_by_candidate(purchase, purchase.item_weights, ids),
             teacher=self._taught(purchase, ids, told=told),
             logged=_logged(purchase, ids),
             weight=purchase.weight,
@@ -224,19 +227,27 @@ class PurchaseExamples:
     def _taught(
         self, purchase: Purchase, ids: Sequence[str], *, told: bool
     ) -> tuple[float, ...] | None:
-        if purchase.scores:
-            scores = dict(zip(purchase.candidates, purchase.scores, strict=True))
-            return tuple(scores[product] for product in ids)
+        scores = _by_candidate(purchase, purchase.scores, ids)
+        if scores is not None:
+            return scores
         if self._teacher is None:
             return None
         return self._teacher.scores(purchase.history if told else (), ids)
 
 
 def _grades(purchase: Purchase, ids: Sequence[str]) -> tuple[float, ...]:
-    if not purchase.grades:
-        return tuple(float(product == purchase.target) for product in ids)
-    grades = dict(zip(purchase.candidates, purchase.grades, strict=True))
-    return tuple(grades[product] for product in ids)
+    alone = tuple(float(product == purchase.target) for product in ids)
+    return _by_candidate(purchase, purchase.grades, ids) or alone
+
+
+def _by_candidate(
+    purchase: Purchase, values: Sequence[float], ids: Sequence[str]
+) -> tuple[float, ...] | None:
+    """Return what a purchase says of its candidates in another order; None where nothing."""
+    if not values:
+        return None
+    told = dict(zip(purchase.candidates, values, strict=True))
+    return tuple(told[product] for product in ids)
 
 
 def _logged(purchase: Purchase, ids: Sequence[str]) -> Logged | None:

@@ -12,39 +12,48 @@ from reranker.training.encoding import EncodedList
 from reranker.training.examples import Logged
 
 
-def listwise(scores: Tensor, grades: Tensor) -> Tensor:
+def listwise(scores: Tensor, grades: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the cross-entropy of a list: its grades, as shares, against the softmax of its scores.
 
     ListNet's top-one loss (Cao et al. 2007, section 4). A list without a grade above 0 teaches
-    nothing and has loss 0.
+    nothing and has loss 0. With inverse propensities as weights each wanted slot's part is as much
+    larger as it was less likely to be seen (Ai et al. 2018, arXiv 1804.05938).
 
     Args:
         scores: log-probabilities of the slots, shape (slots,).
         grades: shape (slots,), not negative.
+        weights: of the parts of the slots, shape (slots,); None: all 1.
     """
     total = grades.sum()
     if total == 0:
         return scores.sum() * 0
-    return -(grades / total * functional.log_softmax(scores, dim=0)).sum()
+    parts = grades / total * functional.log_softmax(scores, dim=0)
+    return -(parts if weights is None else parts * weights).sum()
 
 
-def ranknet(scores: Tensor, grades: Tensor) -> Tensor:
+def ranknet(scores: Tensor, grades: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean logistic loss of all pairs in which one slot has the higher grade.
 
-    RankNet (Burges et al. 2005, section 3).
+    RankNet (Burges et al. 2005, section 3). Grades alone decide which slot is the better one; with
+    inverse propensities as weights, a pair has the weight of its better slot (Joachims et al. 2017,
+    arXiv 1608.04468, "Propensity-Weighted SVM-Rank").
 
     Args:
         scores: log-probabilities of the slots, shape (slots,).
         grades: shape (slots,).
+        weights: of the pairs by their better slot, shape (slots,); None: all 1.
     """
     higher = grades[:, None] > grades[None, :]
     if not higher.any():
         return scores.sum() * 0
     margins = scores[:, None] - scores[None, :]
-    return functional.softplus(-margins[higher]).mean()
+    losses = functional.softplus(-margins[higher])
+    if weights is not None:
+        losses = losses * weights[:, None].expand_as(margins)[higher]
+    return losses.mean()
 
 
-def lambdarank(scores: Tensor, grades: Tensor) -> Tensor:
+def lambdarank(scores: Tensor, grades: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return RankNet's loss with each pair weighted by what swapping it would do to nDCG.
 
     LambdaRank (Burges 2010, "From RankNet to LambdaRank to LambdaMART", section 4); gains are the
@@ -53,6 +62,7 @@ def lambdarank(scores: Tensor, grades: Tensor) -> Tensor:
     Args:
         scores: log-probabilities of the slots, shape (slots,).
         grades: shape (slots,).
+        weights: see `ranknet`.
     """
     higher = grades[:, None] > grades[None, :]
     if not higher.any():
@@ -66,10 +76,18 @@ def lambdarank(scores: Tensor, grades: Tensor) -> Tensor:
     gained = (grades[:, None] - grades[None, :]) * (discounts[:, None] - discounts[None, :])
     margins = scores[:, None] - scores[None, :]
     losses = functional.softplus(-margins) * gained.abs().detach() / ideal
+    if weights is not None:
+        losses = losses * weights[:, None]
     return losses[higher].sum()
 
 
-def direct_preference(scores: Tensor, reference: Tensor, grades: Tensor, strength: float) -> Tensor:
+def direct_preference(
+    scores: Tensor,
+    reference: Tensor,
+    grades: Tensor,
+    strength: float,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Return the mean loss of direct preference optimisation over all pairs of different grades.
 
     The better and the worse answer are two products in the same list: Rafailov et al. 2023 (arXiv
@@ -80,8 +98,9 @@ def direct_preference(scores: Tensor, reference: Tensor, grades: Tensor, strengt
         reference: those of the model without its adapter, shape (slots,).
         grades: shape (slots,).
         strength: beta; the higher, the closer to the reference.
+        weights: see `ranknet`.
     """
-    return ranknet(strength * (scores - reference), grades)
+    return ranknet(strength * (scores - reference), grades, weights)
 
 
 def policy_value(scores: Tensor, grades: Tensor, logged: Logged, most: float) -> Tensor:
@@ -150,16 +169,18 @@ def _wanted(
     scores: Tensor, one: EncodedList, settings: TrainingSettings, reference: Tensor | None
 ) -> Tensor:
     grades = as_tensor(one.grades, scores)
+    weights = None if one.item_weights is None else as_tensor(one.item_weights, scores)
     match settings.objective:
         case "ranknet":
-            return ranknet(scores, grades)
+            return ranknet(scores, grades, weights)
         case "lambdarank":
-            return lambdarank(scores, grades)
+            return lambdarank(scores, grades, weights)
         case "preference" if reference is not None:
-            return direct_preference(scores, reference, grades, settings.preference_strength)
+            strength = settings.preference_strength
+            return direct_preference(scores, reference, grades, strength, weights)
         case "policy" if one.logged is not None:
             return policy_value(scores, grades, one.logged, settings.policy_weight)
-    return listwise(scores, grades)
+    return listwise(scores, grades, weights)
 
 
 def as_tensor(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class Purchase(Value):
         query: what was searched for; None where nothing was. A blank one becomes None.
         candidates: what was on offer, the target among it; empty where that is not known.
         grades: how much each candidate was wanted; empty: the target alone.
+        item_weights: of each candidate in the loss, where it was wanted; empty: all alike.
         scores: a teacher's, one a candidate; empty: none.
         weight: of the list in the loss.
         propensity: probability with which the first candidate was shown first, where a policy told.
@@ -57,6 +58,7 @@ class Purchase(Value):
     query: str | None = None
     candidates: tuple[Identifier, ...] = ()
     grades: tuple[Annotated[FiniteFloat, Field(ge=0)], ...] = ()
+    item_weights: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = ()
     scores: tuple[FiniteFloat, ...] = ()
     weight: Annotated[FiniteFloat, Field(gt=0)] = 1.0
     propensity: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -70,7 +72,8 @@ class Purchase(Value):
 
     @model_validator(mode="after")
     def _one_a_candidate(self) -> Self:
-        for name, given in (("grades", self.grades), ("scores", self.scores)):
+        for name in ("grades", "item_weights", "scores"):
+            given = getattr(self, name)
             if given and len(given) != len(self.candidates):
                 raise ValueError(
                     f"{name}: there are {len(given)} for {len(self.candidates)} candidates"

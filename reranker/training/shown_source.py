@@ -1,6 +1,6 @@
 """Lists that were shown to shoppers, and what became of them, to learn from."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,11 @@ _LEAST_EXAMINED = 0.05
 class ShownLists:
     """A `ListSource` over impressions of the store of the settings.
 
-    A product's grade (0 shown, 1 clicked, 2 put aside, 3 bought) is divided by how often its place
-    is looked at, and the list weighs as much more as its grades have grown: what was clicked far
-    down counts for those who did not get there (inverse propensity weights of a softmax loss:
-    Joachims et al. 2017, arXiv 1608.04468; Ai et al. 2018, arXiv 1804.05938). The profile is the
-    one that serving would have made at that moment.
+    Which product was wanted more is said by its grade alone (0 shown, 1 clicked, 2 put aside, 3
+    bought). How much that counts in the loss is said by its place: what was clicked far down counts
+    for those who did not get there, by the inverse of how often the place is looked at (Joachims et
+    al. 2017, arXiv 1608.04468; Ai et al. 2018, arXiv 1804.05938). The profile is the one that
+    serving would have made at that moment.
 
     Attributes:
         name: what records call it.
@@ -58,7 +58,7 @@ class ShownLists:
         table = ProductTable.open(self.catalogue)
         ids = table.product_ids(range(len(table)))
         known = set(ids)
-        shown = [self._purchase(each, known) for each in self.impressions]
+        shown = [purchase_of(each, known, self.examination) for each in self.impressions]
         purchases = [one for one in shown if one is not None]
         if not purchases:
             raise DataError(
@@ -84,27 +84,37 @@ class ShownLists:
         pseudonyms = tuple(sorted(each for each in written if each is not None))
         return found.model_copy(update={"pseudonyms": pseudonyms, "key_fingerprint": key})
 
-    def _purchase(self, impression: Impression, known: set[str]) -> Purchase | None:
-        """Return an impression as a list with grades; None where it teaches nothing."""
-        items = [item for item in impression.items if item.product_id in known]
-        if len(items) < _FEWEST or not any(item.grade for item in items):
-            return None
-        best = max(items, key=lambda item: item.grade)
-        first, grades = items[0], tuple(self._grade(item) for item in items)
-        return Purchase(
-            user_id=impression.user_id or impression.request_id,
-            history=(),
-            target=best.product_id,
-            query=impression.query,
-            candidates=tuple(item.product_id for item in items),
-            grades=grades,
-            weight=sum(grades) / sum(item.grade for item in items),
-            propensity=first.propensity if first.position == 1 else None,
-            at=impression.at,
-        )
 
-    def _grade(self, item: ShownItem) -> float:
-        if not self.examination:
-            return float(item.grade)
-        place = min(item.position, len(self.examination)) - 1
-        return item.grade / max(self.examination[place], _LEAST_EXAMINED)
+def purchase_of(
+    impression: Impression, known: Collection[str], examination: Sequence[float] = ()
+) -> Purchase | None:
+    """Return an impression as a list with grades; None where it teaches nothing.
+
+    Args:
+        impression: graded.
+        known: products of the catalogue.
+        examination: see `ShownLists`.
+    """
+    items = [item for item in impression.items if item.product_id in known]
+    if len(items) < _FEWEST or not any(item.grade for item in items):
+        return None
+    best, first = max(items, key=lambda item: item.grade), items[0]
+    weights = (1 / _examined(item, examination) for item in items)
+    return Purchase(
+        user_id=impression.user_id or impression.request_id,
+        history=(),
+        target=best.product_id,
+        query=impression.query,
+        candidates=tuple(item.product_id for item in items),
+        grades=tuple(item.grade for item in items),
+        item_weights=tuple(weights) if examination else (),
+        propensity=first.propensity if first.position == 1 else None,
+        at=impression.at,
+    )
+
+
+def _examined(item: ShownItem, examination: Sequence[float]) -> float:
+    if not examination:
+        return 1.0
+    place = min(item.position, len(examination)) - 1
+    return max(examination[place], _LEAST_EXAMINED)
