@@ -12,10 +12,12 @@ from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import no_progress
 from reranker.settings import Settings
 from reranker.training.examples import PurchaseExamples
+from reranker.training.held_back import lists_of_all
 from reranker.training.negatives import NegativeMix, NegativeSampler
 from reranker.training.plan import Curriculum, learning_rate, steps_of
 from reranker.training.purchases import (
     Purchase,
+    drawn_shoppers,
     fingerprint,
     read_histories,
     read_purchases,
@@ -76,16 +78,18 @@ def test_a_mix_that_cannot_be_drawn_is_refused() -> None:
 
 def test_nobody_is_in_both_parts() -> None:
     purchases = [purchase(f"u{n % 10}", target=f"p{n}") for n in range(30)]
-    split = split_by_shopper(purchases, validation=4, seed=1)
+    drawn = drawn_shoppers(purchases, 4, seed=1)
+    split = split_by_shopper(purchases, drawn | {"stranger"}, seed=1)
     trained, held = ({one.user_id for one in part} for part in (split.train, split.validation))
+    assert held == drawn
     assert len(held) == len(split.validation) == 4
     assert trained.isdisjoint(held)
     assert len(trained | held) == 10
     # The last of a shopper's purchases is the one that is validated on.
     assert {one.target for one in split.validation} <= {f"p{n}" for n in range(20, 30)}
-    assert split == split_by_shopper(purchases, validation=4, seed=1)
+    assert drawn == drawn_shoppers(purchases[::-1], 4, seed=1)
     with pytest.raises(DataError, match="validation_shoppers"):
-        split_by_shopper(purchases, validation=10, seed=1)
+        drawn_shoppers(purchases, 10, seed=1)
 
 
 def test_the_fingerprint_ignores_order_alone() -> None:
@@ -154,7 +158,7 @@ def test_histories_counted_from_purchases_hold_no_target(
     settings = Settings.load(None, {"training.validation_shoppers": 2})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(InterestTeacher, "learn", learn)
-        files.lists(tmp_path / "work", settings, tokenizer, no_progress)
+        lists_of_all([files], tmp_path / "work", settings, tokenizer, no_progress)
     assert seen == [[("p0", "p1")] * 4]
 
 
@@ -176,7 +180,7 @@ def test_a_profile_never_holds_what_was_bought(tmp_path: Path, tokenizer: HFToke
             "training.sales_dropout": 0.5,
         },
     )
-    found = files.lists(tmp_path / "work", settings, tokenizer, no_progress)
+    found = lists_of_all([files], tmp_path / "work", settings, tokenizer, no_progress)[0]
     examples = [found.train.example(row, visit) for row in range(15) for visit in range(2)]
     silent = [example for example in examples if example.told is None]
     assert 5 < len(silent) < 25
@@ -269,7 +273,7 @@ def shop_lists(
     )
     given = {"validation_shoppers": 1, "teacher": 0.0, **training}
     settings = Settings.load(None, {f"training.{name}": value for name, value in given.items()})
-    return source.lists(tmp_path / "work", settings, tokenizer, no_progress)
+    return lists_of_all([source], tmp_path / "work", settings, tokenizer, no_progress)[0]
 
 
 def test_a_file_may_grade_its_candidates_and_bring_a_teachers_scores(

@@ -4,14 +4,18 @@ from pathlib import Path
 import pytest
 
 from eval.logs import read_impressions
-from reranker.errors import DataError
+from reranker.errors import ConfigError, DataError
 from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import no_progress
 from reranker.schema import BehaviourEvent, EventKind, Impression, Product, ShownItem
 from reranker.settings import Settings
+from reranker.training.held_back import lists_of_all, validated_on_strangers
+from reranker.training.purchases import split_by_shopper
 from reranker.training.shown_source import ShownLists
+from reranker.training.store_source import StoreBehaviour
 from reranker.wiring import build_labels
 from retrieval.behaviour import BehaviourStore
+from retrieval.behaviour.pseudonyms import Pseudonym
 from retrieval.product_table import ProductTable
 
 START = datetime(2026, 1, 1, 9, tzinfo=UTC)
@@ -71,7 +75,7 @@ def test_what_was_clicked_far_down_counts_for_more(
         {"store.path": shop, "training.profile_dropout": 0.0, "training.validation_shoppers": 2},
     )
     shown = source(shop, impressions(shop, tmp_path), 1.0, 0.5, 0.25)
-    found = shown.lists(tmp_path, settings, tokenizer, no_progress)
+    found = lists_of_all([shown], tmp_path, settings, tokenizer, no_progress)[0]
     examples = [found.train.example(row, 0) for row in range(len(found.train))]
     assert len(examples) == 2 * 9  # eleven shoppers agreed, two are held back, two days each
     for example in examples:
@@ -114,7 +118,7 @@ def test_a_logged_propensity_reaches_the_list(
         )
         for user in range(6)
     )
-    found = source(shop, logged).lists(tmp_path, settings, tokenizer, no_progress)
+    found = lists_of_all([source(shop, logged)], tmp_path, settings, tokenizer, no_progress)[0]
     example = found.train.example(0, 0)
     assert example.logged is not None
     assert example.candidates[example.logged.place].product.product_id == "tea0"
@@ -132,4 +136,56 @@ def test_lists_of_which_nothing_was_wanted_are_refused(
         for each in impressions(shop, tmp_path)
     )
     with pytest.raises(DataError, match="on none of the 33 lists shown"):
-        source(shop, unwanted).lists(tmp_path, settings, tokenizer, no_progress)
+        lists_of_all([source(shop, unwanted)], tmp_path, settings, tokenizer, no_progress)
+
+
+def test_purchases_and_lists_of_one_store_hold_the_same_shoppers_back(
+    shop: Path, tokenizer: HFTokenizer, tmp_path: Path
+) -> None:
+    settings = Settings.load(None, {"store.path": shop, "training.validation_shoppers": 2})
+    bought = StoreBehaviour(
+        name="store",
+        catalogue=shop / "catalogue" / "products.arrow",
+        until=START + timedelta(days=9),
+    )
+    (alone,) = lists_of_all([bought], tmp_path, settings, tokenizer, no_progress)
+    held = {example.user_id for example in alone.validation}
+    # Lists of those shoppers alone whom the purchases would not hold back.
+    others = tuple(one for one in impressions(shop, tmp_path) if one.user_id not in held)
+    sources = [bought, source(shop, others)]
+    both = lists_of_all(sources, tmp_path, settings, tokenizer, no_progress)
+    trained = {one.train.example(row, 0).user_id for one in both for row in range(len(one.train))}
+    validated = {example.user_id for one in both for example in one.validation}
+    assert held < validated
+    assert trained.isdisjoint(validated)
+    assert {str(each) for one in both for each in one.pseudonyms} == trained
+
+
+def test_shoppers_whom_a_lists_source_cannot_learn_from_any_more_are_named(
+    shop: Path, tokenizer: HFTokenizer, tmp_path: Path
+) -> None:
+    settings = Settings.load(None, {"store.path": shop, "training.validation_shoppers": 4})
+    shown = impressions(shop, tmp_path)
+    users = sorted({one.user_id or "" for one in shown})
+    files = tuple(one for one in shown if one.user_id in users[:5])
+    lists = source(shop, files).gather(tmp_path, settings, tokenizer, no_progress)
+    split = split_by_shopper(lists.purchases, set(users), seed=0)
+    with pytest.raises(DataError, match="shown: all its shoppers are held back"):
+        lists.lists(split)
+
+
+def test_an_adapters_next_training_validates_on_nobody_whom_it_knows(
+    shop: Path, tokenizer: HFTokenizer, tmp_path: Path
+) -> None:
+    settings = Settings.load(None, {"store.path": shop, "training.validation_shoppers": 2})
+    shown = [source(shop, impressions(shop, tmp_path))]
+    (found,) = lists_of_all(shown, tmp_path, settings, tokenizer, no_progress)
+    first, second = found.validation
+    known, other = (Pseudonym.written(one.user_id) for one in (first, second))
+    assert known is not None
+    assert other is not None
+    (left,) = validated_on_strangers([found], {known}, tmp_path)
+    assert left.validation == (second,)
+    assert left.train is found.train
+    with pytest.raises(ConfigError, match="has learnt from all shoppers who are held back"):
+        validated_on_strangers([found], {known, other}, tmp_path)

@@ -9,6 +9,7 @@ from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import no_progress
 from reranker.schema import BehaviourEvent, EventKind, Product
 from reranker.settings import Settings
+from reranker.training.held_back import lists_of_all
 from reranker.training.sources import Lists
 from reranker.training.store_purchases import purchases_of
 from reranker.training.store_source import StoreBehaviour
@@ -92,7 +93,7 @@ def lists(shop: Path, tokenizer: HFTokenizer, days: int = 10) -> Lists:
         catalogue=shop / "catalogue" / "products.arrow",
         until=START + timedelta(days=days),
     )
-    return source.lists(shop / "work", settings, tokenizer, no_progress)
+    return lists_of_all([source], shop / "work", settings, tokenizer, no_progress)[0]
 
 
 def test_only_shoppers_who_agreed_are_learnt_from(shop: Path, tokenizer: HFTokenizer) -> None:
@@ -150,7 +151,7 @@ def test_too_few_shoppers_are_named(tmp_path: Path, shop: Path, tokenizer: HFTok
     catalogue = shop / "catalogue" / "products.arrow"
     source = StoreBehaviour(name="store", catalogue=catalogue, until=START + timedelta(days=9))
     with pytest.raises(DataError, match="too few shoppers to hold any back"):
-        source.lists(tmp_path / "work", settings, tokenizer, no_progress)
+        lists_of_all([source], tmp_path / "work", settings, tokenizer, no_progress)[0]
 
 
 def test_a_store_without_purchases_is_named(shop: Path, tokenizer: HFTokenizer) -> None:

@@ -78,10 +78,11 @@ def tune(
     predicted) and target; query and candidates are optional. With --behaviour and --shown, the
     store's shoppers are learnt from who agree to training (privacy.default_consent, where nothing
     was said): from what they bought, and from the lists that they were shown, clicks weighed by how
-    often their place is looked at. Some shoppers are held back to validate on
-    (training.validation_shoppers). The adapter is for the verdict readout, or with
-    ranking.readout=labels for that. The best one so far is always in OUT/adapter. Several GPUs
-    share the lists of a step: accelerate launch --num_processes N $(command -v shelfwise) tune ...
+    often their place is looked at. Some shoppers of each source are held back to validate on
+    (training.validation_shoppers), and no other source learns from them. The adapter is for the
+    verdict readout, or with ranking.readout=labels for that. The best one so far is always in
+    OUT/adapter. Several GPUs share the lists of a step: accelerate launch --num_processes N
+    $(command -v shelfwise) tune ...
     """
     from reranker.models.adapter import find_adapter
     from reranker.training.process_group import ProcessGroup

@@ -116,7 +116,9 @@ class TrainingSettings(Section):
         1024, description="tokens, padding included, that are computed at once"
     )
     validation_shoppers: Annotated[int, Field(ge=1)] = Field(
-        1000, description="shoppers held back, whose last purchases are validated on"
+        1000,
+        description="shoppers of each source held back, whose last purchases are validated on; "
+        "no other source learns from them",
     )
     validation_lists: Annotated[int, Field(ge=1)] = Field(
         200,

@@ -12,7 +12,7 @@ Two forms of files are read, as Parquet, CSV or JSON lines:
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -107,27 +107,37 @@ def read_histories(file: Path) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(map(str, ids or ())) for ids in found)
 
 
-def split_by_shopper(purchases: Sequence[Purchase], *, validation: int, seed: int) -> Split:
-    """Hold back the purchases of so many shoppers, drawn by a hash of their id.
-
-    Purchases of a shopper who is held back are in neither part but the last of each, which is
-    validated on: nobody is in both.
+def drawn_shoppers(purchases: Iterable[Purchase], count: int, *, seed: int) -> frozenset[str]:
+    """Return so many shoppers to hold back, the first by a hash of their id.
 
     Raises:
         DataError: there are no more shoppers than that.
     """
-    shoppers = sorted({one.user_id for one in purchases}, key=lambda user: _draw(user, seed))
-    if len(shoppers) <= validation:
+    shoppers = {one.user_id for one in purchases}
+    if len(shoppers) <= count:
         message = (
-            f"the purchases are of {len(shoppers)} shoppers and {validation} are to be held back: "
+            f"the purchases are of {len(shoppers)} shoppers and {count} are to be held back: "
             "lower training.validation_shoppers"
         )
         raise DataError(message)
-    held = set(shoppers[:validation])
+    return frozenset(sorted(shoppers, key=lambda user: _draw(user, seed))[:count])
+
+
+def split_by_shopper(purchases: Sequence[Purchase], held: Collection[str], *, seed: int) -> Split:
+    """Hold back the purchases of some shoppers.
+
+    Purchases of a shopper who is held back are in neither part but the last of each, which is
+    validated on: nobody is in both.
+
+    Args:
+        purchases: of all shoppers.
+        held: ids of the shoppers to hold back; some may have no purchases here.
+        seed: of the draw, in whose order they are validated on.
+    """
     last = {one.user_id: one for one in purchases if one.user_id in held}
     return Split(
         train=tuple(one for one in purchases if one.user_id not in held),
-        validation=tuple(last[user] for user in shoppers[:validation]),
+        validation=tuple(last[user] for user in sorted(last, key=lambda user: _draw(user, seed))),
     )
 
 

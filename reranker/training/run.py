@@ -29,8 +29,9 @@ from reranker.prompting import PromptBudget
 from reranker.quiet import quiet_transformers
 from reranker.schema import Readout
 from reranker.settings import Settings
-from reranker.training.encoding import ExampleEncoder, PromptMaker
+from reranker.training.encoding import EncodedList, ExampleEncoder, PromptMaker
 from reranker.training.folder import recover, write_adapter
+from reranker.training.held_back import lists_of_all, validated_on_strangers
 from reranker.training.loop import Trainer
 from reranker.training.network import TunedNetwork
 from reranker.training.plan import Curriculum
@@ -101,10 +102,7 @@ class TuningRun:
         self._published = published
         self._before = DataCard(sources=())
         self._before_shoppers: list[Pseudonym] = []
-        self.lists: list[Lists] = [
-            source.lists(work / str(number), settings, tokenizer, progress)
-            for number, source in enumerate(sources)
-        ]
+        self.lists = lists_of_all(sources, work, settings, tokenizer, progress)
         progress(f"loading {settings.model.name}", 0, 1)
         self.network = TunedNetwork(base, training, dtype=settings.model.dtype)
         progress(f"loading {settings.model.name}", 1, 1)
@@ -115,8 +113,7 @@ class TuningRun:
         )
         prompts = PromptMaker(tokenizer, spec, readout=readout, budget=budget)
         self._encoder = ExampleEncoder(prompts, renderer, seed=training.seed)
-        held = [example for lists in self.lists for example in lists.validation]
-        self.validation = [self._encoder.encode(example) for example in held]
+        self.validation = self._encoded_validation()
 
     def trainer(self, weights: Sequence[float]) -> Trainer:
         """Return the trainer of this run, at the step that it has reached.
@@ -158,11 +155,12 @@ class TuningRun:
     def start_from(self, adapter: Path) -> None:
         """Begin with the weights of an adapter; whoever it learnt from, this one has, too.
 
-        Of the same purchases what it has seen is passed over.
+        Of the same purchases what it has seen is passed over; of a store's shoppers nobody is
+        validated on whom it has learnt from.
 
         Raises:
-            ConfigError: the adapter was tuned in another way, held back other shoppers, or learnt
-                from shoppers of another key.
+            ConfigError: the adapter was tuned in another way, held back other shoppers, learnt
+                from shoppers of another key, or from all who are held back.
             DataError: it is damaged.
         """
         card, data = read_card(adapter), read_data_card(adapter)
@@ -190,6 +188,12 @@ class TuningRun:
             self._before_shoppers = [
                 Pseudonym(one) for one in read_shoppers(adapter / data.shoppers)
             ]
+            self.lists = validated_on_strangers(self.lists, set(self._before_shoppers), adapter)
+            self.validation = self._encoded_validation()
+
+    def _encoded_validation(self) -> list[EncodedList]:
+        held = [example for lists in self.lists for example in lists.validation]
+        return [self._encoder.encode(example) for example in held]
 
     @property
     def _kept(self) -> Sequence[Lists]:

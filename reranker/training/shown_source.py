@@ -10,11 +10,10 @@ from reranker.schema import Impression, ShownItem
 from reranker.settings import Settings
 from reranker.training.negatives import NegativeMix, NegativeSampler
 from reranker.training.past_sales import PastSales
-from reranker.training.purchases import Purchase, split_by_shopper
-from reranker.training.sources import Lists, language_by, lists_of
-from reranker.training.store_source import ToldProfiles
+from reranker.training.purchases import Purchase, Split
+from reranker.training.sources import Gathered, Lists, language_by, lists_of
+from reranker.training.store_source import ToldProfiles, held_of_store, with_pseudonyms
 from retrieval.behaviour import BehaviourStore
-from retrieval.behaviour.pseudonyms import Pseudonym
 from retrieval.product_table import ProductTable
 from retrieval.profiles import DuckDBProfileStore
 
@@ -45,10 +44,10 @@ class ShownLists:
     impressions: Sequence[Impression]
     examination: tuple[float, ...] = ()
 
-    def lists(
+    def gather(
         self, work: Path, settings: Settings, tokenizer: Tokenizer, progress: Progress
-    ) -> Lists:
-        """Make a list of each impression of which something was wanted.
+    ) -> Gathered:
+        """Take each impression of which something was wanted.
 
         Raises:
             DataError: there is none.
@@ -59,7 +58,7 @@ class ShownLists:
         ids = table.product_ids(range(len(table)))
         known = set(ids)
         shown = [purchase_of(each, known, self.examination) for each in self.impressions]
-        purchases = [one for one in shown if one is not None]
+        purchases = tuple(one for one in shown if one is not None)
         if not purchases:
             raise DataError(
                 f"{settings.store.path}: on none of the {len(self.impressions)} lists shown was "
@@ -76,13 +75,13 @@ class ShownLists:
             until = max(one.at for one in purchases if one.at is not None)
             sales = PastSales.of_columns(store.purchases(until, "training"))
             key = store.fingerprint
-        held = min(training.validation_shoppers, len({one.user_id for one in purchases}) // 5)
-        split = split_by_shopper(purchases, validation=held, seed=training.seed)
         negatives = NegativeSampler(ids, NegativeMix.of(training))
-        found = lists_of(self.name, split, table, told, sales, negatives, settings)
-        written = {Pseudonym.written(one.user_id) for one in split.train}
-        pseudonyms = tuple(sorted(each for each in written if each is not None))
-        return found.model_copy(update={"pseudonyms": pseudonyms, "key_fingerprint": key})
+
+        def lists(split: Split) -> Lists:
+            found = lists_of(self.name, split, table, told, sales, negatives, settings)
+            return with_pseudonyms(found, split, key)
+
+        return Gathered(purchases, held_of_store(purchases, training), lists)
 
 
 def purchase_of(

@@ -1,7 +1,8 @@
 """Where lists come from: files of purchases, put together with what serving tells of a shopper."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from reranker.models.adapter import SourceCard
 from reranker.ports import Progress, Tokenizer
 from reranker.prompting import detect_language
 from reranker.schema import Language, Product, Value
-from reranker.settings import RankingSettings, Settings
+from reranker.settings import RankingSettings, Settings, TrainingSettings
 from reranker.training.examples import (
     NO_TIME,
     LanguageOf,
@@ -29,7 +30,6 @@ from reranker.training.purchases import (
     fingerprint,
     read_histories,
     read_purchases,
-    split_by_shopper,
 )
 from reranker.training.teacher import InterestTeacher
 from retrieval.behaviour.pseudonyms import Pseudonym
@@ -57,13 +57,28 @@ class Lists(Value):
     key_fingerprint: str | None = None
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """What a source has, before it is settled who is held back; see `held_back.lists_of_all`.
+
+    Attributes:
+        purchases: all that lists can be made of.
+        held: number of shoppers of its own that the source wants held back.
+        lists: makes the lists of a split of the purchases.
+    """
+
+    purchases: tuple[Purchase, ...]
+    held: int
+    lists: Callable[[Split], Lists]
+
+
 class ListSource(Protocol):
     """Something that lists to learn from can be made of."""
 
-    def lists(
+    def gather(
         self, work: Path, settings: Settings, tokenizer: Tokenizer, progress: Progress
-    ) -> Lists:
-        """Return its lists.
+    ) -> Gathered:
+        """Return what it has to learn from.
 
         Args:
             work: folder for what is made on the way.
@@ -91,18 +106,30 @@ class PurchaseFiles(Value):
     purchases: Path
     histories: Path | None = None
 
-    def lists(
+    def gather(
         self, work: Path, settings: Settings, tokenizer: Tokenizer, progress: Progress
-    ) -> Lists:
-        """Read the files, hold shoppers back for validation, and count what the rest needs."""
-        training = settings.training
+    ) -> Gathered:
+        """Read the files; what lists need is counted when it is settled who is held back."""
         table = _catalogue(self.products, work, progress)
-        ids = table.product_ids(range(len(table)))
-        progress("reading purchases", 0, 2)
-        purchases = _known(read_purchases(self.purchases), set(ids), self.purchases)
-        held = training.validation_shoppers
-        split = split_by_shopper(purchases, validation=held, seed=training.seed)
-        progress("reading purchases", 1, 2)
+        progress("reading purchases", 0, 1)
+        ids = set(table.product_ids(range(len(table))))
+        purchases = _known(read_purchases(self.purchases), ids, self.purchases)
+        progress("reading purchases", 1, 1)
+
+        def lists(split: Split) -> Lists:
+            return self._lists(split, table, settings, tokenizer, progress)
+
+        return Gathered(purchases, settings.training.validation_shoppers, lists)
+
+    def _lists(
+        self,
+        split: Split,
+        table: ProductTable,
+        settings: Settings,
+        tokenizer: Tokenizer,
+        progress: Progress,
+    ) -> Lists:
+        training, ids = settings.training, table.product_ids(range(len(table)))
         if self.histories is not None:
             histories: Sequence[Sequence[str]] = read_histories(self.histories)
         else:
@@ -110,22 +137,27 @@ class PurchaseFiles(Value):
         mix = NegativeMix.of(training)
         categories = categories_of(table) if mix.category else {}
         negatives = NegativeSampler(ids, mix, histories=histories, categories=categories)
-        progress("reading purchases", 2, 2)
-        teacher = None
-        if training.teacher:
-            texts = table.headings(range(len(table)))
-            teacher = InterestTeacher.learn(
-                ids, texts, histories, seed=training.seed, progress=progress
-            )
-            if teacher is None:
-                logger.warning(
-                    "%s: too few histories of two purchases or more to learn a teacher from: "
-                    "training.teacher counts nothing",
-                    self.histories or self.purchases,
-                )
+        teacher = self._teacher(table, histories, training, progress) if training.teacher else None
         told = UntimedProfiles(ProfileBuilder(table, settings.profile, tokenizer))
         sales = PastSales.of_histories(histories)
         return lists_of(self.name, split, table, told, sales, negatives, settings, teacher)
+
+    def _teacher(
+        self,
+        table: ProductTable,
+        histories: Sequence[Sequence[str]],
+        training: TrainingSettings,
+        progress: Progress,
+    ) -> InterestTeacher | None:
+        ids, texts = table.product_ids(range(len(table))), table.headings(range(len(table)))
+        found = InterestTeacher.learn(ids, texts, histories, seed=training.seed, progress=progress)
+        if found is None:
+            logger.warning(
+                "%s: too few histories of two purchases or more to learn a teacher from: "
+                "training.teacher counts nothing",
+                self.histories or self.purchases,
+            )
+        return found
 
 
 def lists_of(
@@ -141,12 +173,17 @@ def lists_of(
     """Put together the lists of both parts of a split.
 
     Raises:
-        DataError: nobody is held back.
+        DataError: nobody is held back, or everybody.
     """
     training, language = settings.training, language_by(settings.ranking)
     if not split.validation:
         raise DataError(
             f"{name}: there are too few shoppers to hold any back for validation: five are needed"
+        )
+    if not split.train:
+        raise DataError(
+            f"{name}: all its shoppers are held back, here or in another source: lower "
+            "training.validation_shoppers"
         )
 
     def examples(part: Sequence[Purchase], name: str, *, learnt: bool) -> PurchaseExamples:

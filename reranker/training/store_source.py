@@ -12,11 +12,11 @@ from reranker.cards import Told
 from reranker.errors import DataError
 from reranker.ports import Progress, Tokenizer
 from reranker.schema import CATEGORY_SEPARATOR, Language, Value
-from reranker.settings import Settings
+from reranker.settings import Settings, TrainingSettings
 from reranker.training.negatives import NegativeMix, NegativeSampler
 from reranker.training.past_sales import PastSales
-from reranker.training.purchases import Purchase, split_by_shopper
-from reranker.training.sources import Lists, categories_of, language_by, lists_of
+from reranker.training.purchases import Purchase, Split
+from reranker.training.sources import Gathered, Lists, categories_of, language_by, lists_of
 from reranker.training.store_purchases import purchases_of
 from retrieval.behaviour import BehaviourStore
 from retrieval.behaviour.pseudonyms import Pseudonym
@@ -47,9 +47,9 @@ class StoreBehaviour(Value):
     until: datetime
     per_shopper: int = 20
 
-    def lists(
+    def gather(
         self, work: Path, settings: Settings, tokenizer: Tokenizer, progress: Progress
-    ) -> Lists:
+    ) -> Gathered:
         """Read the store; it is closed again when this returns.
 
         Raises:
@@ -74,8 +74,6 @@ class StoreBehaviour(Value):
                 progress("making profiles", done, len(purchases))
             sales = PastSales.of_columns(store.purchases(self.until, "training"))
             key = store.fingerprint
-        held = min(training.validation_shoppers, len({one.user_id for one in purchases}) // 5)
-        split = split_by_shopper(purchases, validation=held, seed=training.seed)
         negatives = NegativeSampler(
             ids,
             NegativeMix.of(training).model_copy(update=_AS_SEARCHES_FIND),
@@ -83,10 +81,12 @@ class StoreBehaviour(Value):
             recall=_OwnHistory(categories),
             bar_history=False,
         )
-        found = lists_of(self.name, split, table, told, sales, negatives, settings)
-        written = {Pseudonym.written(one.user_id) for one in split.train}
-        pseudonyms = tuple(sorted(each for each in written if each is not None))
-        return found.model_copy(update={"pseudonyms": pseudonyms, "key_fingerprint": key})
+
+        def lists(split: Split) -> Lists:
+            found = lists_of(self.name, split, table, told, sales, negatives, settings)
+            return with_pseudonyms(found, split, key)
+
+        return Gathered(purchases, held_of_store(purchases, training), lists)
 
     def _purchases(
         self,
@@ -159,6 +159,24 @@ class _OwnHistory:
             if self._categories.get(product) == wanted:
                 own[product] += 1
         return sorted(own, key=lambda product: -own[product])[:count]
+
+
+def held_of_store(purchases: Sequence[Purchase], training: TrainingSettings) -> int:
+    """Return how many shoppers of a store are held back: one of five at most."""
+    return min(training.validation_shoppers, len({one.user_id for one in purchases}) // 5)
+
+
+def with_pseudonyms(lists: Lists, split: Split, key: str) -> Lists:
+    """Return lists of a store with the pseudonyms of the shoppers who are learnt from.
+
+    Args:
+        lists: of the split.
+        split: of purchases of the store.
+        key: fingerprint of the key that the pseudonyms were made with.
+    """
+    written = {Pseudonym.written(one.user_id) for one in split.train}
+    pseudonyms = tuple(sorted(each for each in written if each is not None))
+    return lists.model_copy(update={"pseudonyms": pseudonyms, "key_fingerprint": key})
 
 
 def _leaf(category: str | None) -> str | None:

@@ -21,6 +21,7 @@ from reranker.prompting import PromptBudget
 from reranker.schema import Readout
 from reranker.settings import Settings
 from reranker.training.encoding import PromptMaker
+from reranker.training.held_back import lists_of_all
 from reranker.training.process_group import ProcessGroup
 from reranker.training.run import TuningRun
 from reranker.training.served import ServedMeasures, measure_served
@@ -125,7 +126,7 @@ def evaluate(
     with TemporaryDirectory() as work:
         without_teacher = settings.training.model_copy(update={"teacher": 0.0})
         plain = settings.model_copy(update={"training": without_teacher})
-        found = source.lists(Path(work), plain, model.tokenizer, progress)
+        (found,) = lists_of_all([source], Path(work), plain, model.tokenizer, progress)
     budget = PromptBudget(card=settings.ranking.card_tokens, profile=settings.profile.max_tokens)
     prompts = PromptMaker(model.tokenizer, model.spec, readout=readout, budget=budget)
 
