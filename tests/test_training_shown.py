@@ -10,6 +10,7 @@ from reranker.ports import no_progress
 from reranker.schema import BehaviourEvent, EventKind, Impression, Product, ShownItem
 from reranker.settings import Settings
 from reranker.training.held_back import lists_of_all, validated_on_strangers
+from reranker.training.logged_lists import check_logged
 from reranker.training.purchases import split_by_shopper
 from reranker.training.shown_source import ShownLists
 from reranker.training.store_source import StoreBehaviour
@@ -123,6 +124,25 @@ def test_a_logged_propensity_reaches_the_list(
     assert example.logged is not None
     assert example.candidates[example.logged.place].product.product_id == "tea0"
     assert example.logged.propensity == 0.5
+    assert found.train.logged() == len(found.train) == 5
+
+
+def test_lists_of_a_store_cannot_be_learnt_from_by_logged_rewards(
+    shop: Path, tokenizer: HFTokenizer, tmp_path: Path
+) -> None:
+    settings = Settings.load(
+        None,
+        {
+            "store.path": shop,
+            "training.validation_shoppers": 2,
+            "training.objective": "policy",
+        },
+    )
+    shown = [source(shop, impressions(shop, tmp_path), 1.0, 0.5)]
+    found = lists_of_all(shown, tmp_path, settings, tokenizer, no_progress)
+    with pytest.raises(ConfigError, match=r"training\.objective = policy .* no list of shown says"):
+        check_logged(found, settings.training)
+    check_logged(found, settings.training.model_copy(update={"objective": "ranknet"}))
 
 
 def test_lists_of_which_nothing_was_wanted_are_refused(

@@ -30,7 +30,7 @@ class TrainingSettings(Section):
         "listwise",
         description="loss of what was wanted: cross-entropy of the list, of its pairs, of pairs by "
         "what they do to nDCG, direct preference against the untuned model, or the logged reward "
-        "by inverse propensity (lists without one: listwise)",
+        "by inverse propensity, which files alone can bring (lists without one: listwise)",
     )
     written: Annotated[float, Field(ge=0)] = Field(
         0.0,

@@ -156,6 +156,12 @@ class PurchaseExamples:
     def __len__(self) -> int:
         return len(self._purchases)
 
+    def logged(self) -> int:
+        """Return of how many lists it is known how likely what was shown first was."""
+        told = (one for one in self._purchases if one.propensity is not None and one.candidates)
+        first = self._products([one.candidates[0] for one in told])
+        return sum(product is not None for product in first)
+
     def example(self, row: int, visit: int) -> TrainingExample:
         """Return the list of a purchase.
 

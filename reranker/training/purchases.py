@@ -5,7 +5,8 @@ Two forms of files are read, as Parquet, CSV or JSON lines:
 - purchases: ``user_id``, ``history`` (product ids, oldest first) and ``target`` (one id), and where
   they are known ``query``, ``candidates`` and ``at`` (the moment of the purchase); besides, one a
   candidate, ``grades`` (where more than one was wanted) and ``scores`` (what a better ranker
-  believes, to be distilled);
+  believes, to be distilled), and of the candidate named first ``propensity`` (how likely it was to
+  be shown first; for the objective ``policy``);
 - histories: ``user_id`` and ``product_ids``, oldest first. They are counted (what is popular, what
   is bought together) and never asked for.
 """

@@ -32,6 +32,7 @@ from reranker.settings import Settings
 from reranker.training.encoding import EncodedList, ExampleEncoder, PromptMaker
 from reranker.training.folder import recover, write_adapter
 from reranker.training.held_back import lists_of_all, validated_on_strangers
+from reranker.training.logged_lists import check_logged
 from reranker.training.loop import Trainer
 from reranker.training.network import TunedNetwork
 from reranker.training.plan import Curriculum
@@ -79,7 +80,8 @@ class TuningRun:
             progress: told what is being done.
 
         Raises:
-            ConfigError: the model cannot be asked in this way.
+            ConfigError: the model cannot be asked in this way, or the lists do not tell what the
+                objective learns from.
             DataError: a source cannot be used.
             ModelUnavailable: the model cannot be fetched or loaded.
         """
@@ -103,6 +105,7 @@ class TuningRun:
         self._before = DataCard(sources=())
         self._before_shoppers: list[Pseudonym] = []
         self.lists = lists_of_all(sources, work, settings, tokenizer, progress)
+        check_logged(self.lists, training)
         progress(f"loading {settings.model.name}", 0, 1)
         self.network = TunedNetwork(base, training, dtype=settings.model.dtype)
         progress(f"loading {settings.model.name}", 1, 1)
