@@ -25,7 +25,7 @@ def method_of(model: Any, settings: TrainingSettings, *, lean: bool = True) -> M
         ConfigError: the settings do not go with their method.
     """
     if settings.method == "full":
-        return Whole(model)
+        return Whole(model, settings)
     if settings.method == "prefix":
         return Prefix(model, settings)
     if settings.method == "adalora":

@@ -4,7 +4,7 @@ Importing this module loads torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from reranker.errors import ConfigError
 from reranker.models.adapter import AdapterConfig
+from reranker.settings import TrainingSettings
 
 
 class Method(ABC):
@@ -85,6 +86,29 @@ class Method(ABC):
         Raises:
             ConfigError: the adapter is of another method, or scaled in another way.
         """
+
+
+LOW_RANK = ("rank", "alpha", "dropout", "rank_stabilised")
+"""Settings of matrices of low rank."""
+
+
+def check_unset(settings: TrainingSettings, names: Sequence[str], why: str) -> None:
+    """Refuse settings that a method has no use for and that are not as they are by default.
+
+    Args:
+        settings: of the training.
+        names: of settings that say nothing to the method.
+        why: says that they do not.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    for name in names:
+        if getattr(settings, name) != type(settings).model_fields[name].default:
+            raise ConfigError(
+                f"training.{name}: does not go with training.method = {settings.method}, {why}: "
+                "leave it out"
+            )
 
 
 def trained(model: Any) -> dict[str, nn.Parameter]:

@@ -21,7 +21,7 @@ from reranker.errors import ConfigError
 from reranker.models.adapter import PREFIX_TENSOR, AdapterConfig
 from reranker.models.prefix import check_whole_past
 from reranker.settings import TrainingSettings
-from reranker.training.methods.base import Method, check_method
+from reranker.training.methods.base import LOW_RANK, Method, check_method, check_unset
 
 _NAME = "prompt_encoder.default.embedding.weight"
 
@@ -40,14 +40,15 @@ class Prefix(Method):
             settings: length and seed.
 
         Raises:
-            ConfigError: activations are to be computed again, which forgets a prefix, or layers of
-                the model keep no whole past.
+            ConfigError: activations are to be computed again, which forgets a prefix, a setting of
+                matrices of low rank is set, or layers of the model keep no whole past.
         """
         if settings.gradient_checkpointing:
             raise ConfigError(
                 "training.gradient_checkpointing: does not go with training.method = prefix: "
                 "leave it out"
             )
+        check_unset(settings, LOW_RANK, "which trains no matrices of low rank")
         check_whole_past(model)
         self.tokens_before = settings.prefix_tokens
         torch.manual_seed(settings.seed)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from reranker.models.adapter import CONFIG_FILE, WEIGHT_DELTA, AdapterConfig
-from reranker.training.methods.base import Method, check_method
+from reranker.settings import TrainingSettings
+from reranker.training.methods.base import LOW_RANK, Method, check_method, check_unset
 
 
 class Whole(Method):
@@ -26,8 +27,17 @@ class Whole(Method):
     name = saved_as = "full"
     attends_in_blocks = False
 
-    def __init__(self, model: Any) -> None:
-        """Take a causal `PreTrainedModel` on its device."""
+    def __init__(self, model: Any, settings: TrainingSettings) -> None:
+        """Make the weights ready.
+
+        Args:
+            model: a causal `PreTrainedModel` on its device.
+            settings: of the training.
+
+        Raises:
+            ConfigError: a setting of matrices of low rank is set.
+        """
+        check_unset(settings, LOW_RANK, "which trains no matrices of low rank")
         vocabulary = {
             id(parameter)
             for layer in (model.get_input_embeddings(), model.get_output_embeddings())
