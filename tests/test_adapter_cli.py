@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from reranker.cli.app import app
-from reranker.errors import ConfigError
+from reranker.errors import ConfigError, ShelfwiseError
 from reranker.training.record import read_record
 from tuning_shop import shop_files
 
@@ -67,15 +67,31 @@ def test_from_purchases_to_a_served_folder(
         ([], "nothing to learn from"),
         (["EMPTY"], "products.parquet is missing"),
         (["DATA", "--weight", "1", "--weight", "2"], "2 are given for 1 sources"),
+        (["DATA", "--weight", "0"], "--weight 0: must be a number above 0"),
+        (["DATA", "--weight", "-1"], "--weight -1: must be a number above 0"),
+        (["DATA", "--weight", "nan"], "--weight nan: must be a number above 0"),
+        (["DATA", "--weight", "inf"], "--weight inf: must be a number above 0"),
+        (["DATA", "--name", "A B"], "--name 'A B': the name of an adapter is of small letters"),
+        (["DATA", "--published"], "--published: speaks of the behaviour of a store"),
+        (["DATA", "--until", "2026-01-01"], "--until: speaks of the behaviour of a store"),
+        (["DATA", "--out", "FILE"], "a-file is a file: name a folder"),
+        (["DATA", "--out", "UNDER"], "a-file is a file: name a folder"),
     ],
 )
 def test_what_cannot_be_tuned_is_named(arguments: list[str], message: str, tmp_path: Path) -> None:
     shop_files(tmp_path / "data")
     (tmp_path / "empty").mkdir()
-    places = {"EMPTY": str(tmp_path / "empty"), "DATA": str(tmp_path / "data")}
+    (tmp_path / "a-file").write_text("something else", encoding="utf-8")
+    places = {
+        "EMPTY": str(tmp_path / "empty"),
+        "DATA": str(tmp_path / "data"),
+        "FILE": str(tmp_path / "a-file"),
+        "UNDER": str(tmp_path / "a-file" / "run"),
+    }
     line = ["tune", "--out", str(tmp_path / "run"), *(places.get(a, a) for a in arguments)]
     ended = CliRunner().invoke(app, line)
     assert ended.exit_code == 1
+    assert isinstance(ended.exception, ShelfwiseError)
     assert message in str(ended.exception)
     assert not (tmp_path / "run").exists()
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from reranker.cli.options import ConfigOption, JsonOption, SetOption, StoreOption, load_settings
 from reranker.cli.output import console, plain, print_json, progress_bars
+from reranker.cli.tune_checks import check_arguments
 from reranker.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -88,18 +89,17 @@ def tune(
     from reranker.training.process_group import ProcessGroup
     from reranker.training.tuning import tune as run
 
+    of_store = behaviour or shown
+    given = {"--published": published, "--until": until is not None}
+    misfits = [] if of_store else [option for option, there in given.items() if there]
+    wanted = len(folders or ()) + behaviour + shown
+    check_arguments(out, name, weight or (), wanted, misfits)
     settings, processes = load_settings(config, store, sets), ProcessGroup()
     sources: list[ListSource] = [files_in(folder) for folder in folders or ()]
-    if behaviour or shown:
+    if of_store:
         moment = processes.agree(_moment(until, out) if processes.is_first else None)
         store_lists = _StoreLists(settings, moment, out, processes)
         sources += store_lists.of(behaviour=behaviour, shown=shown)
-    if not sources:
-        raise ConfigError(
-            "there is nothing to learn from: name folders, or give --behaviour or --shown"
-        )
-    if weight and len(weight) != len(sources):
-        raise ConfigError(f"--weight: {len(weight)} are given for {len(sources)} sources")
     if settings.ranking.readout == "generate":
         raise ConfigError("ranking.readout = generate: tuning is for verdict (or auto) and labels")
     readout: Readout = "labels" if settings.ranking.readout == "labels" else "verdict"

@@ -37,7 +37,7 @@ WEIGHT_DELTA = "WEIGHT_DELTA"
 PREFIX_TENSOR = "prompt_embeddings"
 """Name that peft gives a learned prefix."""
 _PREFIX = "PREFIX_TUNING"
-_NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 
 class BaseModelCard(Value):
@@ -157,7 +157,7 @@ class AdapterCard(Value):
     """
 
     format: Literal[1] = 1
-    name: str = Field(pattern=f"^{_NAME}$")
+    name: str = Field(pattern=f"^{NAME}$")
     created: AwareDatetime
     base: BaseModelCard
     readout: Literal["verdict", "labels"]
