@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from reranker.errors import ConfigError, DataError
 from reranker.models.tokenizing import HFTokenizer
 from reranker.ports import no_progress
-from reranker.settings import Settings, TrainingSettings
+from reranker.settings import Settings
 from reranker.training.examples import PurchaseExamples
 from reranker.training.held_back import lists_of_all
-from reranker.training.logged_lists import check_logged
 from reranker.training.negatives import NegativeMix, NegativeSampler
 from reranker.training.plan import Curriculum, learning_rate, steps_of
 from reranker.training.purchases import (
@@ -293,33 +292,6 @@ def test_a_file_may_grade_its_candidates_and_bring_a_teachers_scores(
     bad = write(tmp_path / "bad.jsonl", [{"user_id": "u", **row, "grades": [1]}])
     with pytest.raises(DataError, match=r"bad\.jsonl, row 1.*grades: there are 1 for 3 candidates"):
         read_purchases(bad)
-
-
-def test_lists_without_a_propensity_are_counted_and_refused_where_there_are_no_others(
-    tmp_path: Path, tokenizer: HFTokenizer, caplog: pytest.LogCaptureFixture
-) -> None:
-    row = {"history": ["p9"], "target": "p2", "candidates": ["p1", "p2", "p3"]}
-    bare: list[dict[str, object]] = [{"user_id": f"u{n}", **row} for n in range(6)]
-    told = [{**one, "propensity": 0.25} for one in bare[:4]]
-    elsewhere = {**bare[4], "candidates": ["gone", "p2"], "propensity": 0.5}
-    policy = TrainingSettings(objective="policy")
-
-    def lists(rows: list[dict[str, object]], number: int) -> Lists:
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        return shop_lists(folder, rows, tokenizer)
-
-    none, some, every = lists(bare, 0), lists([*told, elsewhere, bare[5]], 1), lists(told, 2)
-    assert none.train.logged() == 0
-    with pytest.raises(ConfigError, match=r"policy .* no list of shop says.*columns candidates"):
-        check_logged([none], policy)
-    check_logged([every], policy)
-    assert not caplog.messages
-    check_logged([every, some], policy)
-    (said,) = caplog.messages
-    missing = sum(some.train.example(row, 0).logged is None for row in range(len(some.train)))
-    assert missing in (1, 2)
-    assert said.startswith(f"shop: {missing} of 5 lists have no propensity")
 
 
 def test_prompts_are_in_the_language_that_serving_would_choose(

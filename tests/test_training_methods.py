@@ -125,29 +125,6 @@ def test_a_training_goes_on_only_by_the_same_method(run: Run) -> None:
             network.start_from(run.folder / "adapter")
 
 
-@pytest.mark.parametrize("method", ["full", "prefix"])
-@pytest.mark.parametrize(
-    ("setting", "default", "other"),
-    [
-        ("rank", 8, 16),
-        ("alpha", 32.0, 8.0),
-        ("dropout", 0.0, 0.3),
-        ("rank_stabilised", False, True),
-    ],
-)
-def test_settings_that_say_nothing_to_a_method_are_refused(
-    tiny_folder: Path, method: str, setting: str, default: object, other: object
-) -> None:
-    given = tuning_settings(tiny_folder, method=method, **{setting: other}).training
-    with pytest.raises(
-        ConfigError,
-        match=rf"training\.{setting}: does not go with training\.method = {method}.*leave it out",
-    ):
-        TunedNetwork(tiny_folder, given, dtype="float32")
-    same = tuning_settings(tiny_folder, method=method, **{setting: default}).training
-    assert TunedNetwork(tiny_folder, same, dtype="float32")
-
-
 @pytest.mark.parametrize("method", ["lora", "dora", "adalora", "full"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_before_the_first_step_the_model_is_as_it_was(

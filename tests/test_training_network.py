@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from reranker.errors import ConfigError
 from reranker.settings import TrainingSettings
 from reranker.training.causal_attention import CausalAttention
 from reranker.training.encoding import by_length
@@ -20,7 +21,7 @@ from reranker.training.objective import (
     ranknet,
 )
 from reranker.training.validation import shared_out
-from tuning_shop import random_list
+from tuning_shop import random_list, tuning_settings
 
 SMALL = TrainingSettings(rank=4, alpha=8, seed=1)
 
@@ -133,6 +134,29 @@ def test_a_new_adapter_changes_nothing(tiny_folder: Path) -> None:
     place = one.prompt.verdict_positions[0]
     expected = float(logprobs[place - 1, one.prompt.token_ids[place]])
     assert float(found[0]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["full", "prefix"])
+@pytest.mark.parametrize(
+    ("setting", "default", "other"),
+    [
+        ("rank", 8, 16),
+        ("alpha", 32.0, 8.0),
+        ("dropout", 0.0, 0.3),
+        ("rank_stabilised", False, True),
+    ],
+)
+def test_settings_that_say_nothing_to_a_method_are_refused(
+    tiny_folder: Path, method: str, setting: str, default: object, other: object
+) -> None:
+    given = tuning_settings(tiny_folder, method=method, **{setting: other}).training
+    with pytest.raises(
+        ConfigError,
+        match=rf"training\.{setting}: does not go with training\.method = {method}.*leave it out",
+    ):
+        TunedNetwork(tiny_folder, given, dtype="float32")
+    same = tuning_settings(tiny_folder, method=method, **{setting: default}).training
+    assert TunedNetwork(tiny_folder, same, dtype="float32")
 
 
 def test_lists_are_grouped_by_length() -> None:
