@@ -55,16 +55,24 @@ class Finishing:
             return 0.0
         return min(self._usual_s, deadline.seconds * _MOST_KEPT_BACK)
 
-    def ended(self, due: float) -> None:
+    def ended(self, due: float, deadline: Deadline) -> None:
         """Learn from an answer: the most of late counts, and fades.
 
+        What took longer than may be kept back of that deadline counts as so much: one stall is no
+        reason to give the answers that follow less time.
+
         Args:
-            due: moment at which the wait ended or should have, not before it began; an answer that
-                was there sooner tells nothing.
+            due: moment at which the wait ended or should have, not before it began. An answer that
+                was there sooner lets what was learnt fade, at most to where it began.
+            deadline: of the answer.
         """
         seconds = time.monotonic() - due
+        faded = self._usual_s * _FADING
         if seconds > 0:
-            self._usual_s = max(seconds, self._usual_s * _FADING)
+            most = deadline.seconds * _MOST_KEPT_BACK
+            self._usual_s = max(min(seconds, most), faded)
+        else:
+            self._usual_s = max(faded, min(self._usual_s, _AT_FIRST_S))
 
 
 class Stopwatch:

@@ -11,17 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from threading import Condition, Event
-from types import TracebackType
+from threading import Event
 from typing import TypeVar
 
 from reranker.deadlines import Deadline
 from reranker.errors import StoreUnavailable
+from reranker.own_products import own_products, with_own
 from reranker.ports import CandidateIndex, InterestSource, ProfileStore, Recommender
 from reranker.recommendations import BEHAVIOUR_UNAVAILABLE, Recommendations
 from reranker.schema import (
     Candidate,
-    Filters,
     Issue,
     Language,
     Product,
@@ -30,7 +29,7 @@ from reranker.schema import (
     UserProfile,
 )
 from reranker.settings import RetrievalSettings
-from reranker.workers import TooLate, in_turn, in_worker
+from reranker.workers import TooLate, UnderWay, in_turn, in_worker
 
 _TURN_WITHIN = 0.5
 
@@ -51,8 +50,8 @@ class Found:
     """What was looked up for a request, and how long that took.
 
     Attributes:
-        given_up_at: moment of `time.monotonic` at which the short way was taken; None where
-            everything was looked up.
+        given_up_at: moment of `time.monotonic` from which on nothing was waited for, where the
+            short way was taken; None where everything was looked up.
         issues: why nothing is known of the shopper, where the database does not answer.
         interest: one a candidate, what all shoppers' behaviour tells; None where nothing is known.
     """
@@ -95,7 +94,7 @@ class LookUp:
         self._interest = interest
         self._language = language
         self._settings = settings
-        self._under_way = _UnderWay()
+        self._under_way = UnderWay()
 
     @property
     def behind(self) -> str | None:
@@ -129,7 +128,7 @@ class LookUp:
         try:
             return await _in_turn(lambda: self.now(request), then, _limits(deadline, reserve))
         except TooLate:
-            return await in_worker(self._briefly, request, time.monotonic()), None
+            return await self._short_way(request, deadline), None
 
     async def find_profile(
         self,
@@ -166,8 +165,8 @@ class LookUp:
             return self._everything(request)
 
     def close(self) -> None:
-        """Wait for the end of what nobody waits for any more, so that the store can be closed."""
-        self._under_way.wait_for_end()
+        """Begin nothing more, and wait for the end of what has begun: the store can be closed."""
+        self._under_way.end()
 
     def _everything(self, request: SearchRequest) -> Found:
         started = time.monotonic()
@@ -180,7 +179,7 @@ class LookUp:
             profile_ms = _since(started)
             own: tuple[Product, ...] = ()
             if request.query is not None:
-                own = self._own(request.query, request.filters, profile)
+                own = own_products(self._index, request.query, request.filters, profile)
         except BaseException:
             if begun is not None:  # the store may be closed only when nothing goes on in it
                 with suppress(Exception):
@@ -190,7 +189,7 @@ class LookUp:
             candidates, more = self._recommendations.of(profile, request, depth)
             issues = issues or more
         else:
-            candidates = self._with_own(own, begun())
+            candidates = with_own(own, begun(), self._settings.candidates)
         interest = self._interest_in(candidates, profile, request)
         recall_ms = _since(started) - profile_ms
         return Found(profile, candidates, profile_ms, recall_ms, issues=issues, interest=interest)
@@ -222,26 +221,43 @@ class LookUp:
         ids = [candidate.product.product_id for candidate in candidates]
         return self._interest.of(profile, ids, request.at)
 
-    def _briefly(self, request: SearchRequest, given_up_at: float) -> Found:
-        with self._under_way:
-            candidates = self._by_words(request)
-            interest = self._interest_in(candidates, None, request)
-        return Found(
-            None,
-            candidates,
-            profile_ms=0.0,
-            recall_ms=_since(given_up_at),
-            given_up_at=given_up_at,
-            interest=interest,
-        )
+    async def _short_way(self, request: SearchRequest, deadline: Deadline) -> Found:
+        """Find candidates by words alone; where none hold them, until the deadline as ever."""
+        given_up_at = time.monotonic()
+        found = await in_worker(self._without_profile, request, self._quickly, given_up_at)
+        if request.query is not None and not found.candidates:
+            asked, left = (request, self._nearest, given_up_at), deadline.ends - time.monotonic()
+            with suppress(TooLate):
+                found = await in_worker(self._without_profile, *asked, end_within=left)
+            found = replace(found, given_up_at=time.monotonic())
+        return found
 
-    def _by_words(self, request: SearchRequest) -> tuple[Candidate, ...]:
+    def _without_profile(
+        self,
+        request: SearchRequest,
+        find: Callable[[SearchRequest], tuple[Candidate, ...]],
+        given_up_at: float,
+    ) -> Found:
+        with self._under_way:
+            candidates = find(request)
+            return Found(
+                None,
+                candidates,
+                profile_ms=0.0,
+                recall_ms=_since(given_up_at),
+                given_up_at=given_up_at,
+                interest=self._interest_in(candidates, None, request),
+            )
+
+    def _quickly(self, request: SearchRequest) -> tuple[Candidate, ...]:
         depth = self._depth(request)
         if request.query is None:
-            return self._recommendations.of(None, request, depth)[0]
-        found = self._index.by_words(request.query, k=depth, filters=request.filters)
-        # Late is better than nothing: these words are in no product.
-        return found or self._index.search(request.query, k=depth, filters=request.filters)
+            return self._recommendations.at_hand(request, depth)
+        return self._index.by_words(request.query, k=depth, filters=request.filters)
+
+    def _nearest(self, request: SearchRequest) -> tuple[Candidate, ...]:
+        depth = self._depth(request)
+        return self._index.search(request.query or "", k=depth, filters=request.filters)
 
     def _depth(self, request: SearchRequest) -> int:
         return max(self._settings.candidates, request.k)
@@ -255,61 +271,6 @@ class LookUp:
             logger.warning("nothing is known of a shopper: %s", error)
             return None, (BEHAVIOUR_UNAVAILABLE,)
         return profile, ()
-
-    def _own(
-        self, query: str, filters: Filters, profile: UserProfile | None
-    ) -> tuple[Product, ...]:
-        """Return the shopper's own products that hold every word of a query."""
-        if profile is None:
-            return ()
-        touched = [item.product_id for item in profile.repeat_purchases]
-        touched += [item.product_id for item in profile.recent_items]
-        return self._index.matching(query, list(dict.fromkeys(touched)), filters=filters)
-
-    def _with_own(
-        self, own: Sequence[Product], candidates: tuple[Candidate, ...]
-    ) -> tuple[Candidate, ...]:
-        """Let the shopper's own products that match the query take the last places of recall.
-
-        The number of candidates stays what it is if recall was cut; what recall found of them
-        keeps its place. At most a fifth of the places is given away.
-        """
-        found = {candidate.product.product_id for candidate in candidates}
-        depth = max(self._settings.candidates, len(candidates))
-        missing = [product for product in own if product.product_id not in found]
-        products = missing[: max(depth // 5, 1)]
-        kept = candidates[: depth - len(products)]
-        return kept + tuple(
-            Candidate(product=product, recall_rank=rank, recall_score=0.0, from_history=True)
-            for rank, product in enumerate(products, start=len(kept) + 1)
-        )
-
-
-class _UnderWay:
-    """Counts who is inside, over all threads."""
-
-    def __init__(self) -> None:
-        self._changed = Condition()
-        self._count = 0
-
-    def __enter__(self) -> None:
-        with self._changed:
-            self._count += 1
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
-
-    def wait_for_end(self) -> None:
-        """Wait until nobody is inside."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._count)
 
 
 async def _in_turn(
@@ -330,10 +291,11 @@ async def _in_turn(
     try:
         made = await in_turn(act, **limits)
     except TooLate:
-        given_up.set()
         if not known:
             raise
         made = None
+    finally:
+        given_up.set()  # late, or cancelled: nobody wants the prompts any more
     return known[0], made
 
 

@@ -1,19 +1,21 @@
 """The path of one request: profile and recall, the model's judgement, the blend, the result."""
 
+import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from threading import Lock
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from reranker.deadlines import Deadline, Finishing
-from reranker.errors import DataError
+from reranker.errors import DataError, ShelfwiseError
 from reranker.fusion import Blend
 from reranker.listwise import Asking, Judgement, ListwiseRanker
 from reranker.look_up import Found, LookUp
@@ -95,14 +97,16 @@ class Reranker:
         self._finishing = Finishing()
         self._portal: BlockingPortal | None = None
         self._lock = Lock()
+        self._closed = False
+        self._process = os.getpid()
 
     def search(self, request: SearchRequest) -> RerankResult:
         """Recall candidates for a request and rank them; see `asearch`."""
-        return self._blocking().call(self.asearch, request)
+        return self._wait_for(partial(self.asearch, request))
 
     def rerank(self, request: SearchRequest, candidates: Sequence[Candidate]) -> RerankResult:
         """Rank the caller's own candidates; see `arerank`."""
-        return self._blocking().call(self.arerank, request, candidates)
+        return self._wait_for(partial(self.arerank, request, candidates))
 
     def recall(self, request: SearchRequest) -> tuple[Candidate, ...]:
         """Return what a search would hand to the model and the blend, in recall order.
@@ -110,6 +114,7 @@ class Reranker:
         Raises:
             DataError: the store is damaged.
         """
+        self._require_open()
         found = self._look_up.now(request)
         return with_sales(found.candidates, found.interest)
 
@@ -118,6 +123,7 @@ class Reranker:
 
         None means that there is no event, or that the shop's behaviour has not been imported.
         """
+        self._require_open()
         if self._profiles is None:
             return None
         return self._profiles.profile(user_id, at or datetime.now(UTC))
@@ -134,6 +140,7 @@ class Reranker:
             DataError: the store is damaged. A failing model is no error: see ``outcome``; nor is
                 behaviour in a database that does not answer: see ``issues``.
         """
+        self._require_open()
         deadline = self._deadline(request)
         depth = self._settings.ranking.depth
         found, begun = await self._look_up.find(
@@ -158,6 +165,7 @@ class Reranker:
             ConfigError: the request names an adapter, and the model takes none by name.
             DataError: a product stands in the candidates twice.
         """
+        self._require_open()
         deadline = self._deadline(request)
         counts = Counter(candidate.product.product_id for candidate in candidates)
         for product_id, count in counts.items():
@@ -198,7 +206,7 @@ class Reranker:
         with while_waiting(begun.blend.prepare if begun.blend.hidden else None):
             judged = await begun.asking.judgement(deadline=waits_until)
         result = self._result(request, begun, judged, deadline)
-        self._finishing.ended(max(waits_until, began))
+        self._finishing.ended(max(waits_until, began), deadline)
         return result
 
     def _unjudged(
@@ -209,7 +217,7 @@ class Reranker:
             update={"issues": (Issue(code="look_up_cut", detail=_CUT),), "deadline_hit": True}
         )
         result = self._result(request, begun, judged, deadline)
-        self._finishing.ended(given_up_at)
+        self._finishing.ended(given_up_at, deadline)
         return result
 
     def _result(
@@ -251,16 +259,43 @@ class Reranker:
             ),
         )
 
-    def _blocking(self) -> BlockingPortal:
+    def _wait_for(self, act: Callable[[], Coroutine[Any, Any, RerankResult]]) -> RerankResult:
+        """Do something in the event loop; who stops waiting, as by Ctrl-C, ends it."""
+        self._require_open()
+        doing = self._loop().start_task_soon(act)
+        try:
+            result: RerankResult = doing.result()
+        except BaseException:
+            doing.cancel()
+            raise
+        return result
+
+    def _loop(self) -> BlockingPortal:
         with self._lock:
             if self._portal is None:
                 self._portal = self._resources.enter_context(start_blocking_portal())
             return self._portal
 
+    def _require_open(self) -> None:
+        if self._process != os.getpid():
+            raise ShelfwiseError(
+                "this Reranker was built before the process was forked, and its threads are not "
+                "here: build one in each process"
+            )
+        if self._closed:
+            raise ShelfwiseError("this Reranker is closed: build another")
+
     def close(self) -> None:
-        """Let go of the store, the thread behind the synchronous methods, and an own model."""
+        """Let go of the store, the thread behind the synchronous methods, and an own model.
+
+        What has begun in the store ends first; a request that wants to begin is refused.
+        """
+        with self._lock:
+            if self._closed or self._process != os.getpid():
+                return
+            self._closed = True
         if self._owns_model:
-            self._blocking().call(self._ranker.model.aclose)
+            self._loop().call(self._ranker.model.aclose)
         self._look_up.close()
         with self._lock:
             self._portal = None

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from reranker.errors import StoreUnavailable
 from reranker.interest import Interest
@@ -19,9 +20,11 @@ _WIDER = 3
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Recommendations:
     """Joins what sells, what lies near and what has been learnt, and puts the likeliest first.
+
+    Thread-safe.
 
     Attributes:
         recommender: joins the lists.
@@ -32,6 +35,7 @@ class Recommendations:
     recommender: Recommender
     profiles: ProfileStore | None
     interest: InterestSource | None
+    _last: tuple[datetime, Sequence[str]] | None = field(default=None, init=False)
 
     def of(
         self, profile: UserProfile | None, request: SearchRequest, depth: int
@@ -41,18 +45,7 @@ class Recommendations:
         Returns:
             The products, and why they are not those that sell, where they are not.
         """
-        popular: Sequence[str] = ()
-        issues: tuple[Issue, ...] = ()
-        try:
-            if self.profiles is not None:
-                # Filters may reject many of the popular ones: look deeper.
-                popular = self.profiles.popular(request.at, k=_POPULAR_DEPTHS * depth)
-        except StoreUnavailable as error:
-            logger.warning("nothing is known of what sells: %s", error)
-            issues = (BEHAVIOUR_UNAVAILABLE,)
-        counted = [popular]
-        if self.interest is not None:
-            counted.append(self.interest.likely(profile, _WIDER * depth, request.at))
+        popular, issues = self._popular(request, depth)
         # Of others it tells what sells, and the lists know what sells of late.
         by_interest = (
             profile is not None
@@ -61,7 +54,7 @@ class Recommendations:
         )
         found = self.recommender.recommend(
             profile,
-            counted,
+            self._counted(popular, profile, request, depth),
             k=_WIDER * depth if by_interest else depth,
             near=depth,
             filters=request.filters,
@@ -72,6 +65,43 @@ class Recommendations:
             if learned is not None:
                 found = _likeliest_first(found, learned, Interest(profile))
         return found[:depth], issues
+
+    def at_hand(self, request: SearchRequest, depth: int) -> tuple[Candidate, ...]:
+        """Return products for a stranger by what is in memory, without asking a database.
+
+        What sells is what a request of that moment or before it was told last.
+        """
+        last = self._last
+        popular = last[1] if last is not None and last[0] <= request.at else ()
+        counted = self._counted(popular, None, request, depth)
+        return self.recommender.recommend(
+            None, counted, k=depth, near=depth, filters=request.filters
+        )
+
+    def _popular(
+        self, request: SearchRequest, depth: int
+    ) -> tuple[Sequence[str], tuple[Issue, ...]]:
+        if self.profiles is None:
+            return (), ()
+        try:
+            # Filters may reject many of the popular ones: look deeper.
+            popular = self.profiles.popular(request.at, k=_POPULAR_DEPTHS * depth)
+        except StoreUnavailable as error:
+            logger.warning("nothing is known of what sells: %s", error)
+            return (), (BEHAVIOUR_UNAVAILABLE,)
+        self._last = (request.at, popular)
+        return popular, ()
+
+    def _counted(
+        self,
+        popular: Sequence[str],
+        profile: UserProfile | None,
+        request: SearchRequest,
+        depth: int,
+    ) -> list[Sequence[str]]:
+        if self.interest is None:
+            return [popular]
+        return [popular, self.interest.likely(profile, _WIDER * depth, request.at)]
 
 
 def _likeliest_first(

@@ -15,7 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache
+from threading import Condition
+from types import TracebackType
 from typing import TypeVar, TypeVarTuple, Unpack
+
+from reranker.errors import ShelfwiseError
 
 _T = TypeVar("_T")
 _Given = TypeVarTuple("_Given")
@@ -26,17 +30,23 @@ class TooLate(Exception):  # noqa: N818 - for the caller to go another way, neve
     """The function had not begun, or not ended, when it had to."""
 
 
-async def in_worker(act: Callable[[Unpack[_Given]], _T], *given: *_Given) -> _T:
+async def in_worker(
+    act: Callable[[Unpack[_Given]], _T], *given: *_Given, end_within: float = math.inf
+) -> _T:
     """Run a step of a request that has begun in a thread, and return what it returns.
 
     A caller that is cancelled goes on at once; a function that has begun runs to its end all the
     same, and its thread counts until then.
+
+    Args:
+        act: the function.
+        given: its arguments.
+        end_within: seconds after which it is no longer waited for.
+
+    Raises:
+        TooLate: it was given up.
     """
-    job = _submit("step", act, *given)
-    try:
-        return await asyncio.wrap_future(job)
-    finally:
-        job.cancel()
+    return await _within(_submit("step", act, *given), end_within, end_within)
 
 
 @contextmanager
@@ -78,8 +88,42 @@ async def in_turn(
     Raises:
         TooLate: it was given up.
     """
+    return await _within(_submit("turn", act, *given), begin_within, end_within)
+
+
+class UnderWay:
+    """Counts who is inside, over all threads."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._count = 0
+        self._ended = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            if self._ended:
+                raise ShelfwiseError("the store was closed before the look-up began")
+            self._count += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Let nobody in any more, and wait until nobody is inside."""
+        with self._changed:
+            self._ended = True
+            self._changed.wait_for(lambda: not self._count)
+
+
+async def _within(job: "Future[_T]", begin_within: float, end_within: float) -> _T:
     started = time.monotonic()
-    job = _submit("turn", act, *given)
     answer = asyncio.wrap_future(job)
     try:
         await asyncio.wait((answer,), timeout=_timeout(min(begin_within, end_within)))
@@ -109,3 +153,7 @@ def _submit(kind: str, act: Callable[[Unpack[_Given]], _T], *given: *_Given) -> 
 def _threads(kind: str) -> ThreadPoolExecutor:
     count = min(max(os.cpu_count() or 1, 2), _MOST)
     return ThreadPoolExecutor(count, thread_name_prefix=f"shelfwise-{kind}")
+
+
+if hasattr(os, "register_at_fork"):  # a fork has none of the threads
+    os.register_at_fork(after_in_child=_threads.cache_clear)

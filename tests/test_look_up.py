@@ -17,6 +17,7 @@ from reranker.ports import ProfileStore
 from reranker.schema import Filters, RerankResult
 from reranker.windows import Questions, WindowJudge
 from reranker.workers import in_turn, in_worker
+from retrieval.hybrid import HybridIndex
 from retrieval.profiles import DuckDBProfileStore
 
 pytestmark = pytest.mark.alone
@@ -86,6 +87,33 @@ def test_the_short_way_finds_something_where_words_find_nothing(
     result = _while_turns_are_taken(lambda: shelf.asearch(request))
     assert sorted(_ids(result)) == ["laptop", "smartphone", "tablet"]
     assert _codes(result) == ["look_up_cut"]
+
+
+def test_the_short_way_asks_no_database_what_sells(
+    shelf: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = SearchRequest(query=None, at=AT, deadline_ms=300)
+    usual = _ids(shelf.search(request.model_copy(update={"deadline_ms": None})))
+    release = Event()
+    monkeypatch.setattr(DuckDBProfileStore, "popular", lambda *_, **__: release.wait(20) and ())
+    result = shelf.search(request)
+    release.set()
+    assert result.timings.total_ms < 2000
+    assert _codes(result) == ["look_up_cut"]
+    assert sorted(_ids(result)) == sorted(usual)
+
+
+def test_what_takes_too_long_after_all_is_not_waited_for(
+    shelf: Reranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = Event()
+    monkeypatch.setattr(HybridIndex, "search", lambda *_, **__: release.wait(20) and ())
+    request = SearchRequest(query="zzz qqq", at=AT, deadline_ms=300)
+    result = _while_turns_are_taken(lambda: shelf.asearch(request))
+    release.set()
+    assert result.items == ()
+    assert result.timings.total_ms < 2000
+    assert (result.outcome, _codes(result)) == ("fallback", ["look_up_cut"])
 
 
 def test_the_callers_own_candidates_are_all_kept(shelf: Reranker) -> None:
@@ -200,14 +228,26 @@ def test_the_time_kept_back_follows_what_finishing_takes_and_fades() -> None:
     finishing, two_seconds = Finishing(), Deadline.of(2000)
     assert finishing.seconds(Deadline.of(None)) == 0
     first = finishing.seconds(two_seconds)
-    finishing.ended(time.monotonic() + 1)
+    finishing.ended(time.monotonic() + 1, two_seconds)
     assert finishing.seconds(two_seconds) == first, "an answer before it was due tells nothing"
-    finishing.ended(time.monotonic() - 0.08)
+    finishing.ended(time.monotonic() - 0.08, two_seconds)
     assert 0.08 <= finishing.seconds(two_seconds) < 0.2
     assert finishing.seconds(Deadline.of(100)) == pytest.approx(0.025), "a quarter at most"
     for _ in range(300):
-        finishing.ended(time.monotonic() - 0.001)
-    assert finishing.seconds(two_seconds) < 0.02
+        finishing.ended(time.monotonic() - 0.001, two_seconds)
+    lowest = finishing.seconds(two_seconds)
+    assert lowest < 0.02
+    finishing.ended(time.monotonic() + 1, two_seconds)
+    assert finishing.seconds(two_seconds) == lowest
+
+
+def test_one_stall_is_soon_forgotten() -> None:
+    finishing, one_second = Finishing(), Deadline.of(1000)
+    finishing.ended(time.monotonic() - 6, one_second)
+    assert finishing.seconds(Deadline.of(20_000)) == pytest.approx(0.25)
+    for _ in range(50):
+        finishing.ended(time.monotonic() + 0.1, one_second)
+    assert finishing.seconds(one_second) == pytest.approx(0.1)
 
 
 def test_a_deadline_that_nobody_could_keep_teaches_nothing_about_others(shelf: Reranker) -> None:

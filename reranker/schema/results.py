@@ -168,7 +168,8 @@ class RerankResult(Value):
     Attributes:
         outcome: ``model`` as planned, ``repaired`` where a written ranking had gaps or slips,
             ``fallback`` where the model had no part in the order.
-        personalised: whether a profile's text entered the prompt.
+        personalised: whether the prompt spoke of the shopper. What is known of one counts in the
+            blend all the same: see the items' ``interest`` and ``facts``.
         label_mass: mean over prompts; None where the readout has none.
         instability: mean absolute change of rank between shuffles; None for one shuffle.
         windows: number of prompts that the model answered.
