@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from profile_cases import NOW, TABLE, Words
@@ -15,6 +18,7 @@ from reranker.settings import PrivacySettings, Settings
 from reranker.wiring import build_labels, import_events, open_behaviour, open_profiles
 from retrieval.behaviour import BehaviourSnapshot, BehaviourStore
 from retrieval.behaviour.snapshot import CURRENT, write_snapshot
+from retrieval.privacy.rotation import rotate
 from snapshot_cases import LATER, SECRET, answers, event, fill, log_of_two
 
 
@@ -128,13 +132,110 @@ def test_a_snapshot_is_read_only_and_needs_its_key(folder: Path) -> None:
         BehaviourSnapshot(folder / "nowhere")
 
 
-def test_other_files_are_not_cleared_up(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["photos", "0123456789abcdef", "notes.txt", "lock.old"])
+def test_what_is_not_of_a_snapshot_is_not_cleared_up(folder: Path, name: str) -> None:
+    other = folder / "other" / name
+    if other.suffix:
+        other.parent.mkdir()
+        other.write_text("mine")
+    else:
+        (other / "album").mkdir(parents=True)
+        (other / "album" / "a.jpg").write_text("mine")
+    with BehaviourStore(folder / "store") as store:
+        with pytest.raises(DataError, match="holds other files"):
+            write_snapshot(store, folder / "other")
+        assert [each.name for each in (folder / "other").iterdir()] == [name]
+        other.rename(folder / "snapshot" / name)
+        write_snapshot(store, folder / "snapshot")
+    assert (folder / "snapshot" / name).exists()
+
+
+def test_the_store_s_own_folder_is_none_for_a_snapshot(folder: Path) -> None:
     with (
         BehaviourStore(folder / "store") as store,
         pytest.raises(DataError, match="holds other files"),
     ):
         write_snapshot(store, folder / "store")
     assert (folder / "store" / "behaviour.duckdb").exists()
+
+
+def test_a_first_writer_that_was_killed_is_no_hindrance(folder: Path) -> None:
+    (folder / "new" / "0123456789abcdef" / "event").mkdir(parents=True)
+    (folder / "new" / f"{CURRENT}.1a2b.tmp").write_text("0123")
+    with BehaviourStore(folder / "store") as store:
+        done = write_snapshot(store, folder / "new")
+    assert {each.name for each in (folder / "new").iterdir()} == {done.generation, CURRENT, "lock"}
+
+
+def test_a_rotation_is_followed_from_the_first_question(tmp_path: Path) -> None:
+    privacy = PrivacySettings(key_file=tmp_path / "a.key")
+    with BehaviourStore(tmp_path / "store", privacy=privacy) as store:
+        fill(store)
+        write_snapshot(store, tmp_path / "snapshot")
+        with BehaviourSnapshot(tmp_path / "snapshot", privacy=privacy) as snapshot:
+            before = snapshot.history("anna", LATER, limit=99)
+            rotate(store, tmp_path / "store", privacy)
+            write_snapshot(store, tmp_path / "snapshot")
+            assert snapshot.history("anna", LATER, limit=99) == before != []
+
+
+def test_without_the_new_key_no_question_is_answered(tmp_path: Path) -> None:
+    one = "the first secret of this shop"
+    older, newer = (
+        PrivacySettings(key=SecretStr(key)) for key in (one, f"{one}, and the second secret")
+    )
+    with BehaviourStore(tmp_path / "store", privacy=older) as store:
+        fill(store)
+        write_snapshot(store, tmp_path / "snapshot")
+    with BehaviourSnapshot(tmp_path / "snapshot", privacy=older) as snapshot:
+        assert snapshot.history("anna", LATER, limit=99)
+        with BehaviourStore(tmp_path / "store", privacy=newer) as store:
+            rotate(store, tmp_path / "store", newer)
+            write_snapshot(store, tmp_path / "snapshot")
+        for _ in range(3):
+            with pytest.raises(DataError, match="its pseudonyms were made with the key"):
+                snapshot.history("anna", LATER, limit=99)
+
+
+class Overtaken(BehaviourSnapshot):
+    """While one question is on its way, something happens."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with super().reading() as connection:
+            happens, self.meanwhile = self.meanwhile, None
+            if happens is not None:
+                connection.execute("BEGIN; FROM meta")  # it has seen which files to read
+                happens()
+            yield connection
+
+
+def test_a_question_whose_files_are_gone_is_asked_again(folder: Path) -> None:
+    with (
+        BehaviourStore(folder / "store") as store,
+        Overtaken(folder / "snapshot") as snapshot,
+    ):
+        before = snapshot.history("anna", LATER, limit=99)
+
+        def overtake() -> None:
+            write_snapshot(store, folder / "snapshot")
+            assert snapshot.history("ben", LATER, limit=99)  # so that the new one is followed
+
+        snapshot.meanwhile = overtake
+        assert snapshot.history("anna", LATER, limit=99) == before != []
+
+
+def test_a_generation_that_cannot_be_read_hinders_no_later_one(
+    both: tuple[BehaviourStore, BehaviourSnapshot], folder: Path
+) -> None:
+    store, snapshot = both
+    (folder / "snapshot" / CURRENT).write_text("f" * 16)
+    with pytest.raises(duckdb.IOException, match="No files found"):
+        snapshot.count()
+    write_snapshot(store, folder / "snapshot")
+    assert snapshot.count() == store.count()
 
 
 def leftovers(folder: Path, sought: list[bytes]) -> list[str]:

@@ -7,6 +7,7 @@ the folder, and other engines read it as well. What derives profiles, labels and
 """
 
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -33,6 +34,9 @@ from retrieval.files import replacing
 
 CURRENT = "current"
 """File of a snapshot that names its generation."""
+_GENERATION = re.compile("[0-9a-f]{16}")
+_UNFINISHED = f"{CURRENT}.*.tmp"
+"""What `replacing` leaves of a `CURRENT` whose writer was killed."""
 NO_SNAPSHOT = "holds no snapshot: run shelfwise behaviour snapshot"
 _ROW_GROUP = 30_720
 """Small: a look-up unpacks whole ones."""
@@ -65,7 +69,7 @@ def write_snapshot(
 
     Args:
         store: of the behaviour.
-        folder: of the snapshot; nothing else may be in it.
+        folder: of the snapshot; nothing else may be in it before the first one.
         progress: told what is being done.
 
     Raises:
@@ -74,22 +78,40 @@ def write_snapshot(
     generation = secrets.token_hex(8)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _refuse_others(folder)
         with FileLock(folder / "lock"):
-            if not (folder / CURRENT).exists() and any(file.is_file() for file in _others(folder)):
-                raise DataError(f"{folder}: holds other files; name a folder of the snapshot's own")
             _write(store, folder / generation, progress)
             with replacing(folder / CURRENT) as temporary:
                 temporary.write_text(generation, encoding="utf-8")
-            for other in _others(folder):
-                if other.is_dir() and other.name != generation:
-                    shutil.rmtree(other)
+            _clear_up(folder, generation)
     except (OSError, duckdb.IOException) as error:
         raise DataError(f"{folder}: the snapshot cannot be written ({error})") from error
     return Snapshot(place=str(folder), generation=generation, events=store.count())
 
 
-def _others(folder: Path) -> list[Path]:
-    return [each for each in folder.iterdir() if each.name not in ("lock", CURRENT)]
+def _refuse_others(folder: Path) -> None:
+    """Refuse a folder that is no snapshot yet and holds anything but what a killed writer left."""
+    ours = {"lock", *(file.name for file in folder.glob(_UNFINISHED))}
+    if not (folder / CURRENT).exists() and not all(
+        each.name in ours or _is_generation(each) for each in folder.iterdir()
+    ):
+        raise DataError(f"{folder}: holds other files; name a folder of the snapshot's own")
+
+
+def _clear_up(folder: Path, kept: str) -> None:
+    for unfinished in folder.glob(_UNFINISHED):
+        unfinished.unlink()
+    for each in folder.iterdir():
+        if each.name != kept and _is_generation(each):
+            shutil.rmtree(each)
+
+
+def _is_generation(folder: Path) -> bool:
+    """Tell what `_write` has made, whole or in part, from what is not ours to remove."""
+    if not _GENERATION.fullmatch(folder.name) or folder.is_symlink() or not folder.is_dir():
+        return False
+    inside = {each.name for each in folder.iterdir()}
+    return "meta" in inside or inside <= TABLES.keys()
 
 
 def _write(store: BehaviourStore, folder: Path, progress: Progress) -> None:
@@ -143,12 +165,23 @@ class BehaviourSnapshot(BehaviourStore):
 
     def _connected(self) -> duckdb.DuckDBPyConnection:
         connection = memory_connection()
-        connection.execute(f"SET parquet_metadata_cache = true; {KINDS_DDL}")
-        self._show(connection, self._newest())
+        try:
+            connection.execute(f"SET parquet_metadata_cache = true; {KINDS_DDL}")
+            newest = self._newest()
+            self._show(connection, newest)
+        except BaseException:
+            connection.close()
+            raise
+        self._shown = newest
         return connection
 
     def _pseudonyms_of(self, connection: duckdb.DuckDBPyConnection) -> Pseudonyms:
         return checked_pseudonyms(connection, self._folder, self._privacy)
+
+    def pseudonym(self, user_id: str) -> Pseudonym:
+        """Return what stands for a shopper in the newest generation."""
+        self._follow()
+        return super().pseudonym(user_id)
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -163,9 +196,8 @@ class BehaviourSnapshot(BehaviourStore):
         try:
             return super()._rows(query, parameters)
         except duckdb.IOException:
-            if self._newest() == self._shown:
-                raise
-            return super()._rows(query, parameters)  # its files went away meanwhile
+            # Its files went away meanwhile; another thread may have followed already.
+            return super()._rows(query, parameters)
 
     def _follow(self) -> None:
         if self._newest() == self._shown:
@@ -176,6 +208,7 @@ class BehaviourSnapshot(BehaviourStore):
                 self._show(self._connection, newest)
                 self._pseudonyms = self._pseudonyms_of(self._connection)
                 self._changes += 1
+                self._shown = newest  # last: whoever sees it takes the rest without a lock
 
     def _newest(self) -> str:
         try:
@@ -184,16 +217,16 @@ class BehaviourSnapshot(BehaviourStore):
             raise DataError(f"{self._folder}: {NO_SNAPSHOT}") from error
 
     def _show(self, connection: duckdb.DuckDBPyConnection, generation: str) -> None:
-        connection.execute("BEGIN")  # no question meets tables of two generations
-        for name in TABLES:
-            rows = self._rows_of(generation, name, "*")
-            kind = "TABLE" if name in _REMEMBERED else "VIEW"
-            connection.execute(f"CREATE OR REPLACE {kind} {name} AS {rows}")
-        for part in _PARTS:
-            rows = self._rows_of(generation, "event", part)
-            connection.execute(f"CREATE OR REPLACE VIEW event_{part} AS {rows}")
-        connection.execute("COMMIT")
-        self._shown = generation
+        with connection.cursor() as sink:  # closed on the way, it leaves no transaction open
+            sink.execute("BEGIN")  # no question meets tables of two generations
+            for name in TABLES:
+                rows = self._rows_of(generation, name, "*")
+                kind = "TABLE" if name in _REMEMBERED else "VIEW"
+                sink.execute(f"CREATE OR REPLACE {kind} {name} AS {rows}")
+            for part in _PARTS:
+                rows = self._rows_of(generation, "event", part)
+                sink.execute(f"CREATE OR REPLACE VIEW event_{part} AS {rows}")
+            sink.execute("COMMIT")
 
     def _rows_of(self, generation: str, table: str, part: str) -> str:
         taken = "* REPLACE (kind::event_kind AS kind)" if table == "event" else "*"
