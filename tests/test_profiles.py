@@ -1,10 +1,12 @@
 """Profiles over the behaviour store: nothing from the future, and all of the past at once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -126,3 +128,40 @@ def test_all_profiles_are_those_of_shoppers_who_consent(store: BehaviourStore) -
     (other,) = maker.all_profiles(NOW)
     assert other.user_id == str(store.pseudonym("another"))
     assert maker.profile(SHOPPER, NOW) is None
+
+
+class Interrupted(BehaviourStore):
+    """Somebody asks something of it just before a change is kept."""
+
+    ask: Callable[[], object] | None = None
+
+    @contextmanager
+    def changing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with super().changing() as connection:
+            yield connection
+            if self.ask is not None:
+                self.ask()
+
+
+@pytest.mark.parametrize("change", ["set_consent", "import_consent", "import_events"])
+def test_what_is_counted_before_a_change_is_kept_is_counted_again(
+    tmp_path: Path, change: str
+) -> None:
+    (tmp_path / "c.csv").write_text(f"user_id,purpose,granted\n{SHOPPER},analytics,no\n")
+    (tmp_path / "e.csv").write_text(
+        "user_id,kind,at,product_id\n"
+        + "".join(f"{user},purchase,{NOW - DAY},p2\n" for user in ("a", "b"))
+    )
+    with Interrupted(tmp_path / "store") as store:
+        maker = DuckDBProfileStore(store, TABLE, ProfileSettings(), Words())
+        store.append([event(1, "purchase", 1)])
+        store.ask = lambda: maker.popular(NOW, k=1)
+        assert store.ask() == ("p1",)
+        if change == "set_consent":
+            store.set_consent(SHOPPER, "analytics", granted=False)
+        elif change == "import_consent":
+            store.import_consent([tmp_path / "c.csv"])
+        else:
+            store.import_events([tmp_path / "e.csv"])
+        expected = ("p2",) if change == "import_events" else ()
+        assert maker.popular(NOW, k=1) == expected

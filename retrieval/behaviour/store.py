@@ -94,7 +94,7 @@ class BehaviourStore(BehaviourFile):
         with self.changing() as connection:
             report = import_files(connection, paths, plan=plan, progress=progress, folder=folder)
             self._note_run(connection, 1.0 if report.imported else 0.0)
-            self._changes += 1
+        self._changes += 1  # not before all is kept: what is derived in between is of the old rows
         return report
 
     def rejected(self, limit: int | None = None) -> tuple[QuarantinedRow, ...]:
@@ -130,7 +130,7 @@ class BehaviourStore(BehaviourFile):
         """
         with self.changing() as connection:
             consents.write(connection, {(self.pseudonym(user_id).uuid, purpose): granted})
-            self._changes += 1
+        self._changes += 1
 
     def import_consent(
         self, paths: Sequence[Path | str], *, mapping: Mapping[str, str] | None = None
@@ -143,7 +143,7 @@ class BehaviourStore(BehaviourFile):
         """
         with self.changing() as connection:
             report = consents.import_files(connection, paths, self._pseudonyms, mapping or {})
-            self._changes += 1
+        self._changes += 1
         return report
 
     def count(self) -> int:
