@@ -68,6 +68,7 @@ def test_times_are_read_as_utc(
     [
         (pa.array([NOON], pa.timestamp("us", "UTC")), 0),
         (pa.array([NOON], pa.timestamp("ms", "+08:00")), 0),
+        (pa.array([NOON], pa.timestamp("ns", "UTC")), 0),
         (pa.array([NOON.replace(tzinfo=None)], pa.timestamp("ns")), 1),
         (pa.array([1746100800], pa.int64()), 0),
         (pa.array([1746100800000.0], pa.float64()), 0),
@@ -86,6 +87,7 @@ def test_parquet_times_of_all_types(
 
 BAD = [
     ({"user_id": "  "}, "user_id", "missing"),
+    ({"user_id": "\u00a0\u3000"}, "user_id", "missing"),
     ({"user_id": "x" * 257}, "user_id", "longer"),
     ({"kind": "clik"}, "kind", "unknown kind clik"),
     ({"kind": ""}, "kind", "missing"),

@@ -1,5 +1,6 @@
 """Queries lose what identifies a person, and nothing else."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -117,6 +118,36 @@ def test_imports_and_live_events_are_scrubbed_alike(tmp_path: Path, name: str) -
         assert store.count() == count
     for kept in (tmp_path / "store").rglob("*"):
         assert kept.is_dir() or b"a@b.de" not in kept.read_bytes()
+
+
+WHITE = ["", " ", "\n", "\t", "\r\n"]
+
+
+@pytest.mark.parametrize("around", WHITE)
+@pytest.mark.parametrize("form", ["native", "ubi", "metarank"])
+def test_white_space_around_it_hides_nothing(
+    tmp_path: Path, store: BehaviourStore, form: str, around: str
+) -> None:
+    query, user = f"{around}to a@b.de{around}", f"{around}secret-user{around}"
+    documents: dict[str, list[dict[str, object]]] = {
+        "native": [
+            {"kind": "search", "query": query, "user_id": user, "session_id": user,
+             "at": 1746100800},
+        ],
+        "ubi": [
+            {"user_query": query, "user_id": user, "session_id": user, "query_id": "q",
+             "timestamp": 1746100800},
+        ],
+        "metarank": [
+            {"event": "ranking", "id": "r", "session": user, "timestamp": 1746100800000,
+             "fields": [{"name": "query", "value": query}], "items": [{"id": "p"}]},
+        ],
+    }  # fmt: skip
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(f"{json.dumps(each)}\n" for each in documents[form]))
+    assert store.import_events([file]).rejected_count == 0
+    assert set(stored(store, "query", "session_id")) == {("to [e-mail]", None)}
+    assert len(store.history("secret-user", datetime(2030, 1, 1, tzinfo=UTC), limit=9)) == 1
 
 
 def test_refused_rows_are_scrubbed(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from retrieval.behaviour.identities import protected
 from retrieval.behaviour.rules import Clock, rules
 from retrieval.event_formats.reading import FIELDS, Reading
 from retrieval.event_formats.requests import linked
-from retrieval.event_formats.sql import quoted, source
+from retrieval.event_formats.sql import FLOATS, as_text, quoted, source
 
-_SPACE = "' ' || chr(9) || chr(10) || chr(13)"
 _EPOCH_UNITS = ((100_000_000_000, 1_000_000), (100_000_000_000_000, 1000), (10**17, 1))
 """Smallest number of the next unit, and microseconds in this one: s, ms, us, and then ns."""
 _OFFSET = r":\d{2}(\.\d+)?\s*([A-Za-z][A-Za-z_/]*|[+-]\d{2}(:?\d{2})?)$"
@@ -24,7 +23,8 @@ _NUMBERS = {
     "value": "DOUBLE",
     "discount": "DOUBLE",
 }
-_FLOATS = frozenset({"FLOAT", "DOUBLE"})
+_NANOSECONDS = {"TIMESTAMP_NS": "true", "TIMESTAMPTZ_NS": "false"}
+"""DuckDB's types of times in nanoseconds, to whether they lack a zone."""
 _INTEGERS = frozenset(
     f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG")
 ) | {"INTEGER", "UINTEGER"}
@@ -106,8 +106,8 @@ def native_requests(files: Sequence[EventFile]) -> list[str]:
         if not file.is_foreign and any(field == "request_id" for field, *_ in file.columns):
             request, user, session = _as_given(file, names)
             found.append(
-                f"""SELECT {_text("request", "VARCHAR")}, p.shopper,
-                    nullif({_text("session", "VARCHAR")}, p.user_id)
+                f"""SELECT {as_text("request", "VARCHAR")}, p.shopper,
+                    nullif({as_text("session", "VARCHAR")}, p.user_id)
                 FROM (SELECT {request} AS request, {user} AS given, {session} AS session
                     FROM {file.relation}) r LEFT JOIN pseudonym p ON r.given = p.given"""
             )
@@ -123,7 +123,7 @@ def _as_given(file: EventFile, names: Sequence[str]) -> list[str]:
 
 
 def _untrimmed(column: str, kind: str) -> str:
-    return column if kind == "VARCHAR" else _text(column, kind)
+    return column if kind == "VARCHAR" else as_text(column, kind)
 
 
 def _as_told(events: str) -> str:
@@ -201,7 +201,7 @@ def _select(
 
 def _clean(field: str, column: str, kind: str, reading: Reading) -> list[str]:
     """Return the SQL of one field: its value, and what the rules need besides."""
-    raw = _text(column, kind)
+    raw = as_text(column, kind)
     clean = raw
     extra = []
     given = _given(column, kind, raw)
@@ -230,20 +230,7 @@ def _given(column: str, kind: str, raw: str) -> str:
     if kind == "VARCHAR":
         return f"({raw}) IS NOT NULL"
     present = f"{column} IS NOT NULL"
-    return f"({present} AND NOT isnan({column}))" if kind in _FLOATS else f"({present})"
-
-
-def _text(column: str, kind: str) -> str:
-    if kind == "VARCHAR":
-        # Trimming all is slower than the sort: only what begins or ends with white space is.
-        ragged = f"{column} < '!' OR {column}[-1] <= ' '"
-        return f"CASE WHEN {ragged} THEN nullif(trim({column}, {_SPACE}), '') ELSE {column} END"
-    if kind in _FLOATS:
-        # pandas makes floats of whole numbers as soon as one is missing, and NaN of the missing.
-        whole = f"TRY_CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR)"
-        return f"""CASE WHEN isnan({column}) THEN NULL WHEN {column} = trunc({column})
-            THEN coalesce({whole}, {column}::VARCHAR) ELSE {column}::VARCHAR END"""
-    return f"CAST({column} AS VARCHAR)"
+    return f"({present} AND NOT isnan({column}))" if kind in FLOATS else f"({present})"
 
 
 def _number(column: str, kind: str, raw: str, wanted: str) -> str:
@@ -264,6 +251,8 @@ def _time(column: str, kind: str, raw: str) -> tuple[str, str]:
     if kind == "TIMESTAMP WITH TIME ZONE":
         # Plain arithmetic: to go by the time zone costs more than all else about a row.
         time = f"CASE WHEN isfinite({column}) THEN make_timestamp(epoch_us({column})) END"
+    elif kind in _NANOSECONDS:
+        time, naive = f"make_timestamp(epoch_ns({column}) // 1000)", _NANOSECONDS[kind]
     elif kind == "DATE" or kind.startswith("TIMESTAMP"):
         time, naive = f"TRY_CAST({column} AS TIMESTAMP)", "true"
     elif kind == "VARCHAR":

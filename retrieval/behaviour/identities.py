@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from retrieval.behaviour.pseudonyms import Pseudonyms
 from retrieval.behaviour.scrubbing import SUSPECT, Scrubber
-from retrieval.event_formats.sql import literal
+from retrieval.event_formats.sql import SPACES, literal, trimmed
 
 _BATCH = 200_000
-_SPACES = " \t\n\r"
-_BLANK = "' ' || chr(9) || chr(10) || chr(13)"
+_BLANK = r"[\s\v\x{1c}-\x{1f}\x{85}\pZ]*"
+"""Regular expression (RE2) of what `str.strip` leaves nothing of."""
 
 
 def learn(
@@ -38,9 +38,9 @@ def learn(
     Returns:
         Whether any query has to be replaced.
     """
-    _distinct(connection, users, f"trim(given, {_BLANK}) <> ''")
+    _distinct(connection, users, f"NOT regexp_full_match(given, {literal(_BLANK)})")
     connection.execute("CREATE TEMP TABLE made (given VARCHAR, user_id VARCHAR, shopper UUID)")
-    made = f"INSERT INTO made SELECT a, trim(a, {_BLANK}), b::UUID"
+    made = f"INSERT INTO made SELECT a, {trimmed('a')}, b::UUID"
     _replace(connection, pseudonyms.hexes, made)
     connection.execute(
         """CREATE TEMP TABLE pseudonym AS
@@ -50,10 +50,10 @@ def learn(
     )
 
     def clean(texts: Sequence[str]) -> list[str]:
-        return [scrubber.clean(text.strip(_SPACES)) for text in texts]
+        return [scrubber.clean(text.strip(SPACES)) for text in texts]
 
     _distinct(connection, queries, f"regexp_matches(given, {literal(SUSPECT)})")
-    _replace(connection, clean, f"INSERT INTO scrubbed SELECT DISTINCT trim(a, {_BLANK}), b")
+    _replace(connection, clean, f"INSERT INTO scrubbed SELECT DISTINCT {trimmed('a')}, b")
     connection.execute("DELETE FROM scrubbed WHERE query = clean")
     return bool(connection.execute("SELECT EXISTS (FROM scrubbed)").fetchall()[0][0])
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from retrieval.event_formats.documents import documents
-from retrieval.event_formats.sql import JsonFields, entry, first_fault
+from retrieval.event_formats.sql import JsonFields, entry, first_fault, trimmed
 
 _NAMES = ("origin", "kind", "product_id", "position", "query", "request_id", "quantity")
 
@@ -105,8 +105,10 @@ def _ranking(look: JsonFields, columns: Mapping[str, str], query: str) -> str:
 
 def _field(name: str) -> str:
     """Return the SQL of a value in ``fields``, a list of names and values."""
-    return f"""nullif(trim(json_extract_string(list_filter(json_extract(document, '$.fields[*]'),
-        lambda each: json_extract_string(each, '$.name') = '{name}')[1], '$.value')), '')"""
+    return trimmed(
+        f"""json_extract_string(list_filter(json_extract(document, '$.fields[*]'),
+        lambda each: json_extract_string(each, '$.name') = '{name}')[1], '$.value')"""
+    )
 
 
 def _faults(look: JsonFields, event: str) -> list[tuple[str, str, str]]:

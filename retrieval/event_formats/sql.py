@@ -11,6 +11,10 @@ EVENT_SUFFIXES = (
     *(".ndjson", ".ndjson.gz", ".json", ".json.gz"),
 )
 """Endings of event files, in any case. JSON holds one document, a list, or a search response."""
+FLOATS = frozenset({"FLOAT", "DOUBLE"})
+"""DuckDB's types of numbers with a fraction."""
+SPACES = " \t\n\r"
+"""What is trimmed from the texts of an import."""
 _UNIT_SEPARATOR = "\x1f"
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -28,6 +32,30 @@ def source(path: Path) -> str:
 def quoted(name: str) -> str:
     """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def trimmed(text: str) -> str:
+    """Return the SQL of a text without the white space around it; NULL where nothing is left."""
+    # Trimming all is slower than the sort: only what begins or ends with white space is.
+    ragged = f"{text} < '!' OR {text}[-1] <= ' '"
+    return f"CASE WHEN {ragged} THEN nullif(trim({text}, {literal(SPACES)}), '') ELSE {text} END"
+
+
+def as_text(column: str, kind: str) -> str:
+    """Return the SQL of a value as trimmed text; NULL where there is none.
+
+    Args:
+        column: SQL of the value.
+        kind: its DuckDB type.
+    """
+    if kind == "VARCHAR":
+        return trimmed(column)
+    if kind in FLOATS:
+        # pandas makes floats of whole numbers as soon as one is missing, and NaN of the missing.
+        whole = f"TRY_CAST(TRY_CAST({column} AS BIGINT) AS VARCHAR)"
+        return f"""CASE WHEN isnan({column}) THEN NULL WHEN {column} = trunc({column})
+            THEN coalesce({whole}, {column}::VARCHAR) ELSE {column}::VARCHAR END"""
+    return f"CAST({column} AS VARCHAR)"
 
 
 def text_source(path: Path) -> str:
@@ -60,8 +88,10 @@ class JsonFields:
 
     def text(self, *paths: str) -> str:
         """Return the SQL of the first of some paths that holds text, a number or a flag."""
-        found = [f"CASE WHEN NOT {self._nested(at)} THEN nullif(trim(v[{at}]), '') END"
-                 for at in self._all(paths)]  # fmt: skip
+        found = [
+            f"CASE WHEN NOT {self._nested(at)} THEN {trimmed(f'v[{at}]')} END"
+            for at in self._all(paths)
+        ]
         return found[0] if len(found) == 1 else f"coalesce({', '.join(found)})"
 
     def is_nested(self, *paths: str) -> str:
