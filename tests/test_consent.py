@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from event_files import write_csv, write_jsonl, write_parquet
 from reranker.cli.app import app
 from reranker.errors import DataError
 from reranker.schema import BehaviourEvent, EventKind
 from reranker.settings import PrivacySettings, Purpose, Settings
-from retrieval.behaviour import BehaviourStore
+from retrieval.behaviour import FILE_NAME, BehaviourStore
 from retrieval.behaviour.live import utc
 
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
@@ -154,6 +155,78 @@ def test_files_of_consent(tmp_path: Path, name: str) -> None:
             assert [each for each in PURPOSES if used(store, each, "ben")] == ["personalisation"]
         with store.reading() as connection:
             assert connection.execute("SELECT count(*) FROM consent").fetchall() == [(3,)]
+
+
+IDS = [
+    *("550E8400-E29B-41D4-A716-446655440000", "{550e8400-e29b-41d4-a716-446655440000}", "00123"),
+    *(
+        "2025-5-1",
+        "2025-05-01T10:00:00Z",
+        "12:30",
+        "1e5",
+        "true",
+        "#7",
+        "NULL",
+        " x\t",
+        "O'Neil, J",
+    ),
+    *(7, 12345678901234567890123),
+]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_an_id_means_the_same_shopper_as_in_events(tmp_path: Path, suffix: str) -> None:
+    ids = [str(each) for each in IDS] if suffix == "parquet" else IDS
+    event = {"kind": "click", "at": "2025-05-01T00:00:00Z", "product_id": "p"}
+    said = {"purpose": "personalisation", "granted": "no"}
+    writers = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
+    for name, more in (("events", event), ("said", said)):
+        writers[suffix](tmp_path / f"{name}.{suffix}", [{"user_id": each, **more} for each in ids])
+    with BehaviourStore(tmp_path / "store") as store:
+        store.import_events([tmp_path / f"events.{suffix}"])
+        assert len(list(store.histories(LATER, limit=9))) == len(IDS)
+        assert store.import_consent([tmp_path / f"said.{suffix}"]).shoppers == len(IDS)
+        assert list(store.histories(LATER, limit=9)) == []
+
+
+def test_numbers_are_the_ids_that_they_are_in_events(tmp_path: Path) -> None:
+    said = {"user_id": [123.0, 7.0], "purpose": ["training"] * 2, "granted": [False] * 2}
+    pq.write_table(pa.table(said), tmp_path / "a.parquet")
+    with BehaviourStore(tmp_path / "store") as store:
+        store.import_consent([tmp_path / "a.parquet"])
+        assert [store.consent(user)[1].granted for user in ("123", "7", "8")] == [
+            False,
+            False,
+            True,
+        ]
+
+
+def test_files_of_consent_also_hold_for_own_clients(tmp_path: Path) -> None:
+    click = {"action_name": "click", "timestamp": "2025-05-01", "object_id": "p"}
+    seen = [("anna", "phone"), ("anna", "kiosk"), ("ben", "kiosk"), ("anna", "tablet")]
+    rows = [{**click, "user_id": user, "client_id": client} for user, client in seen]
+    said = [("anna", "training", "no"), ("tablet", "training", "yes"), ("anna", "analytics", "no")]
+    with BehaviourStore(tmp_path / "store") as store:
+        store.import_events([write(tmp_path / "a.jsonl", rows)])
+        names = ("user_id", "purpose", "granted")
+        file = write(tmp_path / "b.csv", [dict(zip(names, each, strict=True)) for each in said])
+        report = store.import_consent([file])
+        assert (report.records, report.shoppers) == (3, 2)
+        assert {
+            client: [each.granted for each in store.consent(client)]
+            for client in ("phone", "kiosk", "tablet")
+        } == {"phone": [True, False, False], "kiosk": [True] * 3, "tablet": [True, True, False]}
+
+
+def test_a_row_that_cannot_be_parsed_refuses_the_whole_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,purpose\nanna,training\nben,training,x,y\n")
+    (tmp_path / "b.jsonl").write_text('{"user_id": "anna", "purpose": "training"}\n{broken\n')
+    with BehaviourStore(tmp_path / "store", privacy=NONE) as store:
+        for name in ("a.csv", "b.jsonl"):
+            with pytest.raises(DataError, match=f"{name}: row 2: .*nothing was imported"):
+                store.import_consent([tmp_path / name])
+        assert not store.consent("anna")[1].granted
+    assert [file.name for file in (tmp_path / "store").iterdir()] == [FILE_NAME]
 
 
 @pytest.mark.parametrize(

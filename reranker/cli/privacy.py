@@ -96,7 +96,10 @@ def import_consent(
     sets: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Import what shoppers agree to: user_id, purpose and, where some refuse, granted."""
+    """Import what shoppers agree to: user_id, purpose and, where some refuse, granted.
+
+    It also holds for the browsers that nobody else has signed in from.
+    """
     from reranker.wiring import change_behaviour
     from retrieval.privacy.withdrawal import remove_unwanted_profiles
 

@@ -1,6 +1,6 @@
 """What each shopper has agreed to: a record for a purpose, or else what the shop's settings say."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -13,12 +13,16 @@ from pydantic import AwareDatetime, Field
 from reranker.errors import DataError
 from reranker.schema import Value
 from reranker.settings import Purpose
+from retrieval.behaviour.event_files import MALFORMED_DDL, prepare, unreadable
 from retrieval.behaviour.pseudonyms import Pseudonym, Pseudonyms
-from retrieval.event_formats.sql import source
-from retrieval.files import expand, is_zipped, kind
+from retrieval.behaviour.scratch import scratch_folder
+from retrieval.event_formats.reading import Reading
+from retrieval.event_formats.sql import EVENT_SUFFIXES
+from retrieval.files import expand
 
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
-_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".parquet")
+_FIELDS = ("user_id", "purpose", "granted")
+_BATCH = 20_000
 _WORDS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
@@ -68,15 +72,7 @@ def write(
 ) -> None:
     """Keep records in place of those that there were of the same shoppers and purposes."""
     now = datetime.now(UTC).replace(tzinfo=None)
-    table = pa.table(
-        {
-            "shopper": [str(shopper) for shopper, _ in records],
-            "purpose": [purpose for _, purpose in records],
-            "granted": list(records.values()),
-        },
-        schema=pa.schema([("shopper", "string"), ("purpose", "string"), ("granted", "bool")]),
-    )
-    connection.register("said", table)
+    connection.register("said", _table(records))
     connection.execute(
         """DELETE FROM consent USING said
         WHERE consent.shopper = said.shopper::UUID AND consent.purpose = said.purpose"""
@@ -87,77 +83,97 @@ def write(
     connection.unregister("said")
 
 
+def _table(records: Mapping[tuple[UUID, Purpose], bool]) -> pa.Table:
+    return pa.table(
+        {
+            "shopper": [str(shopper) for shopper, _ in records],
+            "purpose": [purpose for _, purpose in records],
+            "granted": list(records.values()),
+        },
+        schema=pa.schema([("shopper", "string"), ("purpose", "string"), ("granted", "bool")]),
+    )
+
+
 def import_files(
     connection: duckdb.DuckDBPyConnection,
     paths: Sequence[Path | str],
     pseudonyms: Pseudonyms,
     mapping: Mapping[str, str],
+    folder: Path,
 ) -> ConsentReport:
     """Import records: ``user_id``, ``purpose`` and, unless all are granted, ``granted``.
 
+    Files are read as those of events are, so that the same shopper is meant by an id in both. What
+    a shopper says also holds for the clients (browsers) that nobody else has signed in from, unless
+    the files say something else of these.
+
     Args:
         connection: of the store, inside the caller's transaction.
-        paths: files, folders and glob patterns.
+        paths: files (with `retrieval.event_formats.sql.EVENT_SUFFIXES`), folders and globs.
         pseudonyms: of the store.
         mapping: field to column, where the names differ.
+        folder: takes the scratch files.
 
     Raises:
+        ConfigError: the mapping names an unknown field.
         DataError: a file cannot be read, or a row lacks its shopper or says what is not known; the
             caller then has to roll back.
     """
-    found = expand(paths, _SUFFIXES)
+    found = expand(paths, EVENT_SUFFIXES)
+    reading = Reading(mapping=mapping, format="native", fields=_FIELDS, needed=_FIELDS[:2])
     records: dict[tuple[UUID, Purpose], bool] = {}
-    for path in found:
-        rows = _rows(connection, path, mapping)
-        for number, (user_id, purpose, granted) in enumerate(rows, start=1):
-            name, answer = _checked(path, number, user_id, purpose, granted)
-            records[pseudonyms.of(str(user_id)).uuid, name] = answer
-    write(connection, records)
+    with scratch_folder(folder) as scratch:
+        for path in found:
+            for number, user_id, purpose, granted in _rows(connection, path, reading, scratch):
+                name, answer = _checked(path, number, user_id, purpose, granted)
+                records[pseudonyms.of(str(user_id)).uuid, name] = answer
+    write(connection, {**_of_clients(connection, records), **records})
     shoppers = len({shopper for shopper, _ in records})
     return ConsentReport(files=len(found), records=len(records), shoppers=shoppers)
 
 
+def _of_clients(
+    connection: duckdb.DuckDBPyConnection, records: Mapping[tuple[UUID, Purpose], bool]
+) -> dict[tuple[UUID, Purpose], bool]:
+    """Return what records say of the clients (browsers) that nobody else has signed in from."""
+    connection.register("said", _table(records))
+    rows = connection.execute(
+        """SELECT client, purpose, granted FROM said JOIN (SELECT client, min(shopper) AS shopper
+            FROM client GROUP BY client HAVING min(shopper) = max(shopper)) own
+        ON said.shopper::UUID = own.shopper"""
+    ).fetchall()
+    connection.unregister("said")
+    return {(client, purpose): granted for client, purpose, granted in rows}
+
+
 def _rows(
-    connection: duckdb.DuckDBPyConnection, path: Path, mapping: Mapping[str, str]
-) -> list[tuple[str | None, str | None, str | None]]:
-    relation = _relation(path)
-    wanted = {name: mapping.get(name, name) for name in ("user_id", "purpose", "granted")}
+    connection: duckdb.DuckDBPyConnection, path: Path, reading: Reading, scratch: Path
+) -> Iterator[tuple[int, str | None, str | None, str | None]]:
+    """Yield number and fields of each row, as an import of events takes them."""
+    connection.execute(f"DROP TABLE IF EXISTS malformed; {MALFORMED_DDL}")
+    file = prepare(connection, path, reading, scratch)
+    faults = "SELECT row, reason FROM malformed"
+    if file.staged:
+        faults += f""" UNION ALL SELECT file_row_number + 1, fault
+            FROM {file.relation} WHERE fault IS NOT NULL"""
+    fault = connection.execute(f"{faults} ORDER BY row LIMIT 1").fetchall()
+    if fault:
+        raise DataError(f"{path}: row {fault[0][0]}: {fault[0][1]}; nothing was imported")
+    taken = ", ".join(file.text_of(name) for name in _FIELDS)
     try:
-        present = [column[0] for column in connection.execute(f"DESCRIBE {relation}").fetchall()]
-        for name in ("user_id", "purpose"):
-            if wanted[name] not in present:
-                raise DataError(
-                    f"{path}: missing column {wanted[name]}; the file has {', '.join(present)}; if "
-                    f"it goes by another name, say `--map {name}=COLUMN`"
-                )
-        taken = ", ".join(
-            f'trim("{column}"::VARCHAR)' if column in present else "NULL"
-            for column in (each.replace('"', '""') for each in wanted.values())
+        rows = connection.execute(
+            f"SELECT file_row_number + 1, {taken} FROM {file.relation} ORDER BY 1"
         )
-        rows: list[tuple[str | None, str | None, str | None]] = connection.execute(
-            f"SELECT {taken} FROM ({relation})"
-        ).fetchall()
+        while batch := rows.fetchmany(_BATCH):
+            yield from batch
     except duckdb.Error as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be read ({first}); write it anew") from error
-    return rows
-
-
-def _relation(path: Path) -> str:
-    kind_ = kind(path, _SUFFIXES)
-    if kind_ == ".parquet":
-        return f"FROM read_parquet({source(path)})"
-    compression = "gzip" if is_zipped(path) else "none"
-    if kind_ in (".jsonl", ".ndjson"):
-        return f"FROM read_json({source(path)}, format = 'nd', compression = '{compression}')"
-    return f"""FROM read_csv({source(path)}, all_varchar = true, header = true,
-        compression = '{compression}')"""
+        raise unreadable(path, error) from error
 
 
 def _checked(
     path: Path, number: int, user_id: str | None, purpose: str | None, granted: str | None
 ) -> tuple[Purpose, bool]:
-    if not user_id:
+    if not (user_id or "").strip():
         raise DataError(f"{path}: row {number}, user_id: missing; nothing was imported")
     name = next((known for known in PURPOSES if known == (purpose or "").lower()), None)
     if name is None:

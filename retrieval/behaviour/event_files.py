@@ -23,6 +23,7 @@ from retrieval.event_formats.reading import FIELDS, Reading
 from retrieval.event_formats.sql import (
     EVENT_SUFFIXES,
     LINE_FAULT,
+    as_text,
     lines,
     literal,
     quoted,
@@ -60,13 +61,21 @@ class EventFile:
         """Whether these are the events of a log, which have to be linked."""
         return self.format != "native"
 
+    def text_of(self, field: str) -> str:
+        """Return the SQL of a field as trimmed text; NULL where the file does not have it."""
+        found = (
+            as_text(quoted(column), kind) for name, column, kind in self.columns if name == field
+        )
+        return next(found, "NULL::VARCHAR")
+
     @property
     def relation(self) -> str:
-        """SQL of the rows of ``parquet``."""
-        return f"read_parquet({source(self.parquet)})"
+        """SQL of the rows of ``parquet``, with their places in it, from 0: ``file_row_number``."""
+        return f"read_parquet({source(self.parquet)}, file_row_number = true)"
 
 
-_ALL_TEXT = tuple((name, name, "VARCHAR") for name in FIELDS)
+def _all_text(fields: Sequence[str]) -> tuple[tuple[str, str, str], ...]:
+    return tuple((name, name, "VARCHAR") for name in fields)
 
 
 def prepare(
@@ -119,7 +128,9 @@ def _present(path: Path | str, reading: Reading, found: Sequence[str]) -> dict[s
     """Return field to column for what the file has; refuse it without what it must have."""
     wanted = reading.wanted
     present = {name: column for name, column in wanted.items() if column in found}
-    needed = [name for name in FIELDS if name in reading.mapping or name in reading.required]
+    needed = [
+        name for name in reading.fields if name in reading.mapping or name in reading.required
+    ]
     missing = [name for name in needed if name not in present]
     if missing:
         columns = ", ".join(wanted[name] for name in missing)
@@ -141,7 +152,7 @@ def _foreign(
         query = metarank.events(copy, reading.mapping)
     target = copy.with_suffix(".events.parquet")
     requests.write(connection, query, target)
-    return _file(path, target, _ALL_TEXT, staged=True, format_=format_)
+    return _file(path, target, _all_text(FIELDS), staged=True, format_=format_)
 
 
 def _file(
@@ -294,7 +305,7 @@ def _native_documents(
     # All fields are looked for, since a rare one may first come far down.
     pointers = ", ".join(literal(f'$."{column}"') for column in reading.wanted.values())
     taken = ", ".join(
-        f"found[{place}] AS {quoted(name)}" for place, name in enumerate(FIELDS, start=1)
+        f"found[{place}] AS {quoted(name)}" for place, name in enumerate(reading.fields, start=1)
     )
     connection.execute(
         f"""COPY (SELECT {taken}, fault FROM (
@@ -304,4 +315,4 @@ def _native_documents(
         FROM {relation}) WHERE fault IS DISTINCT FROM 'blank')
         TO {literal(copy)} (FORMAT parquet)"""
     )
-    return _file(path, copy, _ALL_TEXT, staged=True)
+    return _file(path, copy, _all_text(reading.fields), staged=True)

@@ -5,8 +5,6 @@ in the order of shopper and time. Rows never pass through Python, so that millio
 bounded memory; and all happens in one transaction, so that a killed import leaves nothing behind.
 """
 
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +36,7 @@ from retrieval.behaviour.pseudonyms import Pseudonyms
 from retrieval.behaviour.quarantine import counts, first_rejected, quarantine, too_many
 from retrieval.behaviour.rules import Clock, rules
 from retrieval.behaviour.schema import COLUMNS, FIELDS
+from retrieval.behaviour.scratch import scratch_folder
 from retrieval.behaviour.scrubbing import Scrubber
 from retrieval.event_formats import requests
 from retrieval.event_formats.links import link
@@ -45,8 +44,6 @@ from retrieval.event_formats.reading import Reading
 from retrieval.event_formats.sql import EVENT_SUFFIXES, quoted, source
 from retrieval.files import expand
 from retrieval.imports import RejectedRow
-
-SCRATCH = "behaviour-import-"
 
 
 class ImportReport(Value):
@@ -140,13 +137,11 @@ def import_files(
     """
     found = _found(paths)
     connection.execute(MALFORMED_DDL)
-    for leftover in folder.glob(f"{SCRATCH}*"):  # of an import that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH) as scratch:
+    with scratch_folder(folder) as scratch:
         files = []
         for done, path in enumerate(found):
             progress(f"reading {path.name}", done, len(found))
-            files.append(prepare(connection, path, plan.reading, Path(scratch)))
+            files.append(prepare(connection, path, plan.reading, scratch))
         with _naming_the_culprit(connection, files):
             return _import(connection, files, plan, progress)
 

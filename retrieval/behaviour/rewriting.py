@@ -15,9 +15,9 @@ import duckdb
 
 from reranker.errors import DataError
 from reranker.ports import Progress
-from retrieval.behaviour.importing import SCRATCH
 from retrieval.behaviour.opening import temp_folder
 from retrieval.behaviour.schema import SORTED_BY, TABLES, store_ddl
+from retrieval.behaviour.scratch import SCRATCH
 from retrieval.event_formats.sql import literal
 
 _NEW = "rewriting"

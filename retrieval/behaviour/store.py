@@ -138,11 +138,14 @@ class BehaviourStore(BehaviourFile):
         """Import what many shoppers have said; see `retrieval.behaviour.consent.import_files`.
 
         Raises:
+            ConfigError: the mapping names an unknown field.
             DataError: a file cannot be read, a row is wrong, or the store is read-only; then
                 nothing is imported.
         """
         with self.changing() as connection:
-            report = consents.import_files(connection, paths, self._pseudonyms, mapping or {})
+            report = consents.import_files(
+                connection, paths, self._pseudonyms, mapping or {}, self._path.parent
+            )
         self._changes += 1
         return report
 

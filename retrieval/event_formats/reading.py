@@ -42,6 +42,8 @@ class Reading:
         default_kind: of events that name none, such as those of a purchase history.
         ordinals_from: the first ``position.ordinal`` of UBI events.
         actions: what the kinds and actions in the files mean.
+        fields: that native files may have.
+        needed: of these, what they must have.
     """
 
     mapping: Mapping[str, str] = field(default_factory=dict)
@@ -49,11 +51,14 @@ class Reading:
     default_kind: EventKind | None = None
     ordinals_from: int = 1
     actions: ActionTable = field(default_factory=ActionTable)
+    fields: tuple[str, ...] = FIELDS
+    needed: tuple[str, ...] = REQUIRED
 
     def __post_init__(self) -> None:
-        unknown = ", ".join(sorted(set(self.mapping) - set(FIELDS)))
+        unknown = ", ".join(sorted(set(self.mapping) - set(self.fields)))
         if unknown:
-            raise ConfigError(f"--map: unknown field {unknown}; the fields are {', '.join(FIELDS)}")
+            known = ", ".join(self.fields)
+            raise ConfigError(f"--map: unknown field {unknown}; the fields are {known}")
 
     @classmethod
     def of(
@@ -84,12 +89,12 @@ class Reading:
     @property
     def wanted(self) -> dict[str, str]:
         """The column of each field."""
-        return {name: self.mapping.get(name, name) for name in FIELDS}
+        return {name: self.mapping.get(name, name) for name in self.fields}
 
     @property
     def required(self) -> tuple[str, ...]:
         """The fields that a file of native events must have."""
-        return tuple(name for name in REQUIRED if name != "kind" or self.default_kind is None)
+        return tuple(name for name in self.needed if name != "kind" or self.default_kind is None)
 
     def format_of(self, names: Sequence[str]) -> Format:
         """Tell the format of a file by its columns or keys, unless it is insisted on."""
