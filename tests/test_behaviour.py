@@ -7,11 +7,13 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
+from pydantic import ValidationError
 
-from event_files import NOON, WRITERS, event, write_csv, write_parquet
+from event_files import NOON, WRITERS, event, write_csv, write_jsonl, write_parquet
 from reranker.errors import DataError
 from reranker.schema import BehaviourEvent, EventKind
 from retrieval.behaviour import FILE_NAME, BehaviourStore
@@ -55,6 +57,28 @@ def test_parquet_that_breaks_half_way(tmp_path: Path, store: BehaviourStore) -> 
         store.import_events([good, file])
     assert store.count() == 0
     assert store.import_events([good]).imported == 1
+
+
+def test_live_events_are_trimmed_as_imported_ones(tmp_path: Path, store: BehaviourStore) -> None:
+    blank = {"query": " ", "request_id": "\t"}
+    ragged = [
+        event(user_id=" u1", session_id=" u1 ", value=0.5, **blank),
+        event(kind="search", product_id=None, query=" tea\n", session_id="s ", request_id=" r"),
+    ]
+    store.import_events([write_jsonl(tmp_path / "a.jsonl", ragged)])
+    assert store.append([BehaviourEvent.model_validate(each) for each in ragged]) == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"kind": "search", "query": " \n"}, {"value": -3.0}, {"position": 2**31},
+        {"dwell_ms": 2**63},
+    ],
+)  # fmt: skip
+def test_what_no_import_takes_is_no_live_event(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        BehaviourEvent.model_validate(event(**bad))
 
 
 def test_append_is_seen_at_once_and_only_once(store: BehaviourStore) -> None:

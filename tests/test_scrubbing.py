@@ -1,12 +1,14 @@
 """Queries lose what identifies a person, and nothing else."""
 
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from reranker.errors import ConfigError
 from reranker.schema import BehaviourEvent, EventKind
@@ -86,6 +88,28 @@ def test_cleaning_twice_is_cleaning_once(text: str) -> None:
 @given(st.from_regex(r"\A[a-z]{1,8}(\.[a-z]{1,8})?@[a-z]{1,9}\.(com|de|cn)\Z"))
 def test_no_address_survives(address: str) -> None:
     assert SCRUBBER.clean(f"for {address}, please") == f"for {E_MAIL}, please"
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("text", ["a", "1 ", "a@a", "12-"])
+def test_the_time_grows_with_the_length_not_with_its_square(text: str) -> None:
+    took = []
+    for length in (10_000, 80_000):
+        began = time.process_time()
+        SCRUBBER.clean(text * (length // len(text)))
+        took.append(time.process_time() - began)
+    assert took[1] < 30 * max(took[0], 0.005)
+
+
+def test_queries_have_a_longest_length(tmp_path: Path, store: BehaviourStore) -> None:
+    moment, query = datetime(2025, 5, 1, tzinfo=UTC), "to a@b.de " + "x" * 2000
+    rows = f"user_id,kind,at,query\nu1,search,{moment},{query}\nu2,search,{moment},{'y' * 2001}\n"
+    (tmp_path / "a.csv").write_text(rows)
+    store.import_events([tmp_path / "a.csv"])
+    expected = [("to [e-mail] " + "x" * 1990,), ("y" * 2000,)]
+    assert stored(store, "query") == expected
+    with pytest.raises(ValidationError, match="at most 2000 characters"):
+        BehaviourEvent(user_id="u1", kind=EventKind.SEARCH, at=moment, query=query)
 
 
 def test_regions_are_a_setting() -> None:

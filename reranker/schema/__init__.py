@@ -7,6 +7,7 @@ from reranker.schema.asking import (
     TemplateRef,
 )
 from reranker.schema.base import (
+    LONGEST_QUERY,
     FrozenMapping,
     Identifier,
     Language,
@@ -55,6 +56,7 @@ from reranker.schema.shoppers import (
 __all__ = [
     "CATEGORY_SEPARATOR",
     "GRADES",
+    "LONGEST_QUERY",
     "VERDICT_SLOT",
     "Affinity",
     "AffinityKind",

@@ -10,6 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, Str
 Language = Literal["en", "zh"]
 Readout = Literal["labels", "verdict", "generate"]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=256, strip_whitespace=True)]
+LONGEST_QUERY = 2000
+"""In characters."""
+Query = Annotated[str, StringConstraints(strip_whitespace=True, max_length=LONGEST_QUERY)]
 FrozenMapping = Annotated[
     Mapping[str, str],
     AfterValidator(lambda mapping: MappingProxyType(dict(mapping))),

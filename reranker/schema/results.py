@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 from uuid import uuid4
 
-from pydantic import AwareDatetime, Field, FiniteFloat, StringConstraints, model_validator
+from pydantic import AwareDatetime, Field, FiniteFloat, model_validator
 
 from reranker.schema.asking import TemplateRef
-from reranker.schema.base import FrozenMapping, Identifier, Language, Value, is_blank
+from reranker.schema.base import FrozenMapping, Identifier, Language, Query, Value, is_blank
 from reranker.schema.products import Filters, Product
 
 
@@ -31,7 +31,7 @@ class SearchRequest(Value):
     """
 
     request_id: Identifier = Field(default_factory=lambda: uuid4().hex)
-    query: Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)] | None = None
+    query: Query | None = None
     user_id: Identifier | None = None
     k: Annotated[int, Field(ge=1, le=1000)] = 10
     at: AwareDatetime = Field(default_factory=_now)

@@ -4,9 +4,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, FiniteFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    FiniteFloat,
+    StringConstraints,
+    model_validator,
+)
 
-from reranker.schema.base import Identifier, Language, Value
+from reranker.schema.base import Identifier, Language, Query, Value
 
 
 class EventKind(StrEnum):
@@ -22,8 +29,15 @@ class EventKind(StrEnum):
     RETURN = "return"
 
 
+_Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+
+
+def _or_none(text: str | None) -> str | None:
+    return text or None
+
+
 class BehaviourEvent(Value):
-    """One thing that a shopper did at one moment.
+    """One thing that a shopper did at one moment. Blank texts are none.
 
     Attributes:
         at: when it happened, with a time zone.
@@ -38,13 +52,13 @@ class BehaviourEvent(Value):
     kind: EventKind
     at: AwareDatetime
     product_id: Identifier | None = None
-    query: str | None = None
-    session_id: str | None = None
-    request_id: str | None = None
-    position: Annotated[int, Field(ge=1)] | None = None
-    dwell_ms: Annotated[int, Field(ge=0)] | None = None
+    query: Annotated[Query | None, AfterValidator(_or_none)] = None
+    session_id: Annotated[_Text | None, AfterValidator(_or_none)] = None
+    request_id: Annotated[_Text | None, AfterValidator(_or_none)] = None
+    position: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    dwell_ms: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     quantity: Annotated[FiniteFloat, Field(gt=0)] | None = None
-    value: FiniteFloat | None = None
+    value: Annotated[FiniteFloat, Field(ge=0)] | None = None
     discount: Annotated[FiniteFloat, Field(ge=0)] | None = None
 
     @model_validator(mode="after")

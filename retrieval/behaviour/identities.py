@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import duckdb
 import pyarrow as pa
 
+from reranker.schema import LONGEST_QUERY
 from retrieval.behaviour.pseudonyms import Pseudonyms
 from retrieval.behaviour.scrubbing import SUSPECT, Scrubber
 from retrieval.event_formats.sql import SPACES, literal, trimmed
@@ -31,7 +32,7 @@ def learn(
     Args:
         connection: of the store, inside the transaction of the import.
         users: SELECTs of one column with user ids, not yet trimmed.
-        queries: SELECTs of one column with queries, not yet trimmed.
+        queries: SELECTs of one column with queries, not yet trimmed; what is too long is cut.
         pseudonyms: of the store.
         scrubber: of queries.
 
@@ -50,9 +51,10 @@ def learn(
     )
 
     def clean(texts: Sequence[str]) -> list[str]:
-        return [scrubber.clean(text.strip(SPACES)) for text in texts]
+        return [scrubber.clean(text.strip(SPACES)[:LONGEST_QUERY]) for text in texts]
 
-    _distinct(connection, queries, f"regexp_matches(given, {literal(SUSPECT)})")
+    long = f"strlen(given) > {LONGEST_QUERY} AND length(given) > {LONGEST_QUERY}"
+    _distinct(connection, queries, f"{long} OR regexp_matches(given, {literal(SUSPECT)})")
     _replace(connection, clean, f"INSERT INTO scrubbed SELECT DISTINCT {trimmed('a')}, b")
     connection.execute("DELETE FROM scrubbed WHERE query = clean")
     return bool(connection.execute("SELECT EXISTS (FROM scrubbed)").fetchall()[0][0])

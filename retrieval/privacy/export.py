@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import AwareDatetime
 
-from reranker.schema import BehaviourEvent, Value
+from reranker.schema import BehaviourEvent, EventKind, Value
 from retrieval.behaviour import BehaviourStore
 from retrieval.behaviour.consent import Consent
 from retrieval.behaviour.pseudonyms import Pseudonym
@@ -84,5 +84,6 @@ def _events(store: BehaviourStore, everyone: Sequence[Pseudonym]) -> tuple[Behav
 def _event(row: tuple[Any, ...]) -> BehaviourEvent:
     values = dict(zip(FIELDS, row, strict=True))
     shopper = Pseudonym(values.pop("shopper"))
-    at = values.pop("at").replace(tzinfo=UTC)
-    return BehaviourEvent(user_id=str(shopper), at=at, **values)
+    kind, at = EventKind(values.pop("kind")), values.pop("at").replace(tzinfo=UTC)
+    # What is kept is told as it is, even if it would not be taken any more.
+    return BehaviourEvent.model_construct(user_id=str(shopper), kind=kind, at=at, **values)
