@@ -130,6 +130,19 @@ def test_all_profiles_are_those_of_shoppers_who_consent(store: BehaviourStore) -
     assert maker.profile(SHOPPER, NOW) is None
 
 
+def test_no_profile_says_the_shopper_s_id(tmp_path: Path) -> None:
+    user = "anna_meier84"
+    with BehaviourStore(tmp_path) as store:
+        maker = DuckDBProfileStore(store, TABLE, ProfileSettings(), Words())
+        asks = event(1, "search", None, query=f"orders of {user}", user_id=user)
+        store.append([asks, event(2, "purchase", user_id=user)])
+        (told,) = maker.all_profiles(NOW)
+        assert user not in told.model_dump_json()
+        one = maker.profile(user, NOW)
+        assert one is not None
+        assert told.summary == one.summary
+
+
 class Interrupted(BehaviourStore):
     """Somebody asks something of it just before a change is kept."""
 

@@ -144,6 +144,37 @@ def test_imports_and_live_events_are_scrubbed_alike(tmp_path: Path, name: str) -
         assert kept.is_dir() or b"a@b.de" not in kept.read_bytes()
 
 
+@pytest.mark.parametrize("form", ["native", "ubi"])
+def test_queries_lose_the_id_of_their_shopper(
+    tmp_path: Path, store: BehaviourStore, form: str
+) -> None:
+    moment, user = datetime(2025, 5, 1, tzinfo=UTC), "anna_meier84"
+    asked = [
+        (user, "orders of ANNA_meier84", "orders of [user id]"),
+        (f"{user}\n", "anna_meier84, anna_meier84", "[user id], [user id]"),
+        (user, "anna_meier845", "anna_meier845"),
+        (user, "anna_meier84@example.com", E_MAIL),
+        ("other", "orders of anna_meier84", "orders of anna_meier84"),
+        ("milk", "oat milk", "oat milk"),
+    ]
+    native = [
+        {"user_id": who, "kind": "search", "at": str(moment), "query": query}
+        for who, query, _ in asked
+    ]
+    ubi = [
+        {"user_id": who, "user_query": query, "timestamp": str(moment), "query_id": query}
+        for who, query, _ in asked
+    ]
+    file = tmp_path / "a.jsonl"
+    file.write_text(
+        "".join(f"{json.dumps(each)}\n" for each in (native if form == "native" else ubi))
+    )
+    assert store.import_events([file]).imported == len(asked)
+    assert sorted(stored(store, "query")) == sorted((clean,) for *_, clean in asked)
+    if form == "native":
+        assert store.append([BehaviourEvent.model_validate(each) for each in native]) == 0
+
+
 WHITE = ["", " ", "\n", "\t", "\r\n"]
 
 

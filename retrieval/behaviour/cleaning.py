@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retrieval.behaviour.event_files import EventFile
-from retrieval.behaviour.identities import protected
+from retrieval.behaviour.identities import Replaced, protected
 from retrieval.behaviour.rules import Clock, rules
 from retrieval.event_formats.reading import FIELDS, Reading
 from retrieval.event_formats.requests import linked
@@ -35,7 +35,7 @@ def incoming(
     reading: Reading,
     clock: Clock,
     *,
-    scrubs: bool = False,
+    scrubs: Replaced,
     told: bool = False,
 ) -> str:
     """Return the SELECT of all rows of all files, cleaned, with ``good`` telling the sound ones.
@@ -48,7 +48,7 @@ def incoming(
         files: in the form that `retrieval.behaviour.event_files.prepare` gives them.
         reading: how to take them.
         clock: what times are believed and kept.
-        scrubs: whether `retrieval.behaviour.identities.learn` has found queries to replace.
+        scrubs: which queries `retrieval.behaviour.identities.learn` has found to be replaced.
         told: whether `retrieval.event_formats.links.link` has found queries that events came in
             with before.
     """
@@ -87,11 +87,10 @@ def user_ids(files: Sequence[EventFile]) -> list[str]:
 
 
 def queries(files: Sequence[EventFile]) -> list[str]:
-    """Return SELECTs of all queries in files, not yet trimmed."""
+    """Return SELECTs of all user ids and queries in files, not yet trimmed."""
     return [
-        f"SELECT {text} FROM {file.relation}"
+        f"SELECT {', '.join(_as_given(file, ('user_id', 'query')))} FROM {file.relation}"
         for file in files
-        for text in _as_given(file, ("query",))
     ]
 
 
@@ -171,7 +170,7 @@ def _cleaned(
     reading: Reading,
     *,
     staged: bool,
-    scrubs: bool,
+    scrubs: Replaced,
 ) -> str:
     names = ", ".join(source(path) for path in paths)
     relation = f"read_parquet([{names}], filename = true, file_row_number = true)"

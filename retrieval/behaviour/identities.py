@@ -1,23 +1,31 @@
 """Replaces what identifies shoppers before an import does anything else with its events.
 
-Two temporary tables hold what is replaced, each text once, however many events have it:
-``pseudonym`` (``given``, ``user_id``: the same trimmed, ``shopper``) and ``scrubbed`` (``query``,
-``clean``).
+Temporary tables hold what is replaced, each text once, however many events have it: ``pseudonym``
+(``given``, ``user_id``: the same trimmed, ``shopper``), ``scrubbed`` (``query``, ``clean``), and
+``own`` (``given``, ``query``, ``clean``) of the queries that hold the user id of their shopper.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
 
 from reranker.schema import LONGEST_QUERY
 from retrieval.behaviour.pseudonyms import Pseudonyms
-from retrieval.behaviour.scrubbing import SUSPECT, Scrubber
+from retrieval.behaviour.scrubbing import SHORTEST_ID, SUSPECT, Scrubber
 from retrieval.event_formats.sql import SPACES, literal, trimmed
 
 _BATCH = 200_000
 _BLANK = r"[\s\v\x{1c}-\x{1f}\x{85}\pZ]*"
 """Regular expression (RE2) of what `str.strip` leaves nothing of."""
+
+
+class Replaced(NamedTuple):
+    """Whether queries have to be replaced by ``scrubbed``, and by ``own``."""
+
+    scrubbed: bool = False
+    own: bool = False
 
 
 def learn(
@@ -26,18 +34,18 @@ def learn(
     queries: Sequence[str],
     pseudonyms: Pseudonyms,
     scrubber: Scrubber,
-) -> bool:
-    """Make the two tables.
+) -> Replaced:
+    """Make the tables.
 
     Args:
         connection: of the store, inside the transaction of the import.
         users: SELECTs of one column with user ids, not yet trimmed.
-        queries: SELECTs of one column with queries, not yet trimmed; what is too long is cut.
+        queries: SELECTs of user ids and queries, not yet trimmed; what is too long is cut.
         pseudonyms: of the store.
         scrubber: of queries.
 
     Returns:
-        Whether any query has to be replaced.
+        Which of them say of any query what it has to be replaced by.
     """
     _distinct(connection, users, f"NOT regexp_full_match(given, {literal(_BLANK)})")
     connection.execute("CREATE TEMP TABLE made (given VARCHAR, user_id VARCHAR, shopper UUID)")
@@ -51,16 +59,47 @@ def learn(
     )
 
     def clean(texts: Sequence[str]) -> list[str]:
-        return [scrubber.clean(text.strip(SPACES)[:LONGEST_QUERY]) for text in texts]
+        return [scrubber.clean(_cut(text)) for text in texts]
 
+    texts = [f"SELECT query FROM ({select}) t(given, query)" for select in queries]
     long = f"strlen(given) > {LONGEST_QUERY} AND length(given) > {LONGEST_QUERY}"
-    _distinct(connection, queries, f"{long} OR regexp_matches(given, {literal(SUSPECT)})")
+    _distinct(connection, texts, f"{long} OR regexp_matches(given, {literal(SUSPECT)})")
     _replace(connection, clean, f"INSERT INTO scrubbed SELECT DISTINCT {trimmed('a')}, b")
     connection.execute("DELETE FROM scrubbed WHERE query = clean")
-    return bool(connection.execute("SELECT EXISTS (FROM scrubbed)").fetchall()[0][0])
+    _find_own(connection, queries, scrubber)
+    found = connection.execute("SELECT EXISTS (FROM scrubbed), EXISTS (FROM own)").fetchall()[0]
+    return Replaced(*found)
 
 
-def protected(relation: str, *, scrubs: bool, client: bool = False) -> str:
+def _find_own(
+    connection: duckdb.DuckDBPyConnection, queries: Sequence[str], scrubber: Scrubber
+) -> None:
+    """Put the queries that hold the user id of their shopper into ``own``.
+
+    A query that is logged with its client alone keeps the id of a user who is known there.
+    """
+    rows = connection.execute(
+        f"""SELECT DISTINCT given, {trimmed("query")}
+        FROM ({" UNION ALL ".join(queries)}) t(given, query)
+        WHERE query IS NOT NULL AND length(given) >= {SHORTEST_ID}
+        AND contains(lower(query), lower({trimmed("given")}))"""
+    ).fetchall()
+    found = [(given, query, scrubber.clean_of(_cut(query), given)) for given, query in rows]
+    names = ("given", "query", "clean")
+    schema = pa.schema([(name, "string") for name in names])
+    connection.register(
+        "batch",
+        pa.Table.from_pylist([dict(zip(names, each, strict=True)) for each in found], schema),
+    )
+    connection.execute("CREATE TEMP TABLE own AS FROM batch")
+    connection.unregister("batch")
+
+
+def _cut(query: str) -> str:
+    return query.strip(SPACES)[:LONGEST_QUERY]
+
+
+def protected(relation: str, *, scrubs: Replaced, client: bool = False) -> str:
     """Return a relation with ``shopper`` besides, trimmed ids, and queries that tell of nobody.
 
     ``place`` is a small number in the order of the shoppers: it sorts faster than they do.
@@ -74,9 +113,13 @@ def protected(relation: str, *, scrubs: bool, client: bool = False) -> str:
     replaced = ["p.user_id AS user_id", "nullif(c.session_id, p.user_id) AS session_id"]
     added = ["p.shopper", "p.place"]
     joins = ["LEFT JOIN pseudonym p ON c.user_id = p.given"]
-    if scrubs:
-        replaced.append("coalesce(s.clean, c.query) AS query")
+    if scrubs.own:
+        joins.append("LEFT JOIN own o ON c.user_id = o.given AND c.query = o.query")
+    if scrubs.scrubbed:
         joins.append("LEFT JOIN scrubbed s ON c.query = s.query")
+    if any(scrubs):
+        clean = ("o.clean, " if scrubs.own else "") + ("s.clean, " if scrubs.scrubbed else "")
+        replaced.append(f"coalesce({clean}c.query) AS query")
     if client:
         added.append("k.shopper AS client")
         joins.append("LEFT JOIN pseudonym k ON c.client_id = k.given")

@@ -37,6 +37,8 @@ _ISSUERS = re.compile(
     re.VERBOSE,
 )
 _FEWEST_PHONE_DIGITS = 8
+SHORTEST_ID = 5
+"""In characters. Shorter user ids are too common as words to tell of anybody."""
 
 
 class Scrubber:
@@ -64,6 +66,13 @@ class Scrubber:
         for region in self._regions or ("ZZ",):
             found = self._without_phones(found, region)
         return text if found == plain else found
+
+    def clean_of(self, text: str, user_id: str) -> str:
+        """Return the text, also without the user id of its shopper as a word of its own."""
+        clean, own = self.clean(text), user_id.strip()
+        if len(own) < SHORTEST_ID or own.lower() not in clean.lower():
+            return clean
+        return re.sub(rf"(?i)(?<!\w){re.escape(own)}(?!\w)", "[user id]", clean)
 
     def _without_phones(self, text: str, region: str) -> str:
         from phonenumbers import PhoneNumberMatcher

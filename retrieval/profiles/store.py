@@ -137,7 +137,8 @@ class DuckDBProfileStore:
         """Yield the profile of every shopper with consent, by pseudonym, in one pass.
 
         Each is the one that `profile` makes of the template, except that its shopper is called by
-        the pseudonym: the store knows no other name. The events of 200 shoppers are in
+        the pseudonym, the only name that the store knows: products whose names hold the user id
+        are not left out. Queries lose it as they are stored. The events of 200 shoppers are in
         memory at a time.
         """
         rest = self._behaviour.histories(as_of, limit=self._settings.max_events)
