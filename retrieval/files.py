@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,19 +55,24 @@ def delimiter(path: Path, header: str) -> str:
 
 
 @contextmanager
-def replacing(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary file in the same folder that replaces ``path`` if all goes well.
 
     The content is on the disk before the name changes hands, so that a crash leaves the old file.
-    Until then none but its owner can read it; ``mode`` is who can afterwards.
+
+    Args:
+        path: of the file.
+        private: none but its owner may read it: for whatever is about shoppers. Of others the
+            process's umask decides.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    mode = 0o600 if private else 0o666
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     try:
         yield temporary
-        temporary.chmod(mode)
+        if private:
+            temporary.chmod(mode)  # some writers, as DuckDB, put a file of their own in its place
         for synced in (temporary, path.parent):
             if synced == path.parent:
                 temporary.replace(path)

@@ -122,7 +122,7 @@ def write_cases(path: Path, cases: Iterable[Case]) -> int:
     if kind(path, SUFFIXES) not in (".jsonl", ".parquet") or is_zipped(path):
         raise DataError(f"{path}: cases are written as .jsonl or .parquet")
     rows = [case.model_dump(mode="json") for case in cases]
-    with replacing(path) as temporary:
+    with replacing(path, private=True) as temporary:
         if kind(path, SUFFIXES) == ".parquet":
             _write_parquet(temporary, rows)
         else:

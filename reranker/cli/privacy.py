@@ -157,7 +157,7 @@ def export(
     if to is None:
         print_json(known)
         return
-    with replacing(to, mode=0o600) as temporary:
+    with replacing(to, private=True) as temporary:
         temporary.write_text(known.model_dump_json(indent=2) + "\n", encoding="utf-8")
     console.print(f"{len(known.events)} events: {to}", markup=False, soft_wrap=True)
 

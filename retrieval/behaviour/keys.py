@@ -83,7 +83,7 @@ class KeyRing:
             if there and not self.keys:  # another process was first
                 return KeyRing(there, self.file)
             grown = KeyRing((*there, secrets.token_hex(32).encode()), self.file)
-            with replacing(self.file, mode=0o600) as temporary:
+            with replacing(self.file, private=True) as temporary:
                 temporary.write_bytes(b"\n".join(grown.keys) + b"\n")
         return grown
 

@@ -98,7 +98,7 @@ def build_labels(
         (statements.outcomes(settings), {}),
         (statements.places(settings), cut),
     )
-    with store.reading() as connection, replacing(target) as temporary:
+    with store.reading() as connection, replacing(target, private=True) as temporary:
         connection.execute("SET TimeZone = 'UTC'")
         for done, (statement, parameters) in enumerate(steps):
             progress(_STAGE, done, len(steps) + 1)

@@ -53,7 +53,7 @@ def remove_profiles(store: Path) -> None:
 def write_shoppers(folder: Path, shoppers: Iterable[UUID | Pseudonym]) -> Path:
     """Write whom a model was trained on, sorted, 16 bytes each; return the file."""
     path = folder / SHOPPERS
-    with replacing(path) as temporary:
+    with replacing(path, private=True) as temporary:
         temporary.write_bytes(b"".join(sorted({each.bytes for each in shoppers})))
     return path
 
@@ -115,7 +115,7 @@ def take_out(
             temporary.write_text(text, encoding="utf-8")
         everyone = read_shoppers(folder / str(card["shoppers"]))
         kept = (each for place, each in enumerate(everyone) if place not in places)
-        with replacing(folder / str(card["shoppers"])) as temporary:
+        with replacing(folder / str(card["shoppers"]), private=True) as temporary:
             temporary.write_bytes(b"".join(each.bytes for each in kept))
     return models
 

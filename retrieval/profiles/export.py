@@ -49,7 +49,7 @@ def export_profiles(
     if target.suffix not in (".jsonl", ".parquet"):
         raise ConfigError(f"{target}: profiles are written to .parquet or .jsonl files")
     counted = _counted(_batches(profiles), shoppers, progress)
-    with replacing(target) as temporary:
+    with replacing(target, private=True) as temporary:
         if target.suffix == ".jsonl":
             return _write_lines(counted, temporary)
         return _write_parquet(counted, temporary)

@@ -64,7 +64,7 @@ class WrittenSummaries:
     def save(self, shopper: str, summary: WrittenSummary) -> None:
         """Keep a summary in place of an earlier one."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._file(shopper, summary.language)) as temporary:
+        with replacing(self._file(shopper, summary.language), private=True) as temporary:
             temporary.write_text(summary.model_dump_json(), encoding="utf-8")
 
     def tell(self, profile: UserProfile, shopper: str) -> UserProfile:
