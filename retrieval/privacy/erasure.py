@@ -128,14 +128,14 @@ def _of(gone: str) -> dict[str, str]:
 
     A refused row whose shopper is not known may be the person's if it has a request, a session or a
     query of theirs. ``given`` has the user id in clear: as a word of its own it is looked for in
-    all refused rows, since columns may have been shifted.
+    all refused rows, since columns may have been shifted, and in the names of their files.
     """
     theirs = " OR ".join(
         f"""coalesce(json_extract_string(data, '$.{name}') IN
         (SELECT {name} FROM event WHERE shopper IN {gone} AND {name} IS NOT NULL), false)"""
         for name in ("request_id", "session_id", "query")
     )
-    text = "concat_ws(' ', data, reason, file)"
+    text = "concat_ws(' ', data, reason, parse_filename(file))"
     named = f"""EXISTS (SELECT 1 FROM given WHERE regexp_matches({text},
         '(^|[^\\pL\\pN])' || regexp_escape(word) || '([^\\pL\\pN]|$)'))"""
     return {
