@@ -195,6 +195,14 @@ def test_read_only_refuses_writes_and_a_missing_store_is_empty(tmp_path: Path) -
     assert not (tmp_path / "none").exists()
 
 
+def test_a_corrupt_store_is_not_taken_for_one_in_use(tmp_path: Path) -> None:
+    folder = tmp_path / "clock"
+    folder.mkdir()
+    (folder / FILE_NAME).write_bytes(b"this is not a database" * 1000)
+    with pytest.raises(DataError, match="not a readable behaviour store"):
+        BehaviourStore(folder)
+
+
 def test_corrupt_foreign_and_outdated_stores(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     path.write_bytes(b"this is not a database" * 1000)

@@ -36,7 +36,7 @@ def connect(path: Path, *, read_only: bool, absent: bool = False) -> duckdb.Duck
         return duckdb.connect(":memory:" if absent else path, read_only=read_only, config=config)
     except duckdb.Error as error:
         message = str(error).splitlines()[0]
-        if "lock" in message:
+        if "Could not set lock" in message:
             remedy = "stop the other process, or open it read-only in both"
             raise DataError(f"{path}: in use by another process ({message}); {remedy}") from error
         if "different configuration" in message:
