@@ -50,6 +50,11 @@ def test_every_format_arrives_in_full(tmp_path: Path, store: BehaviourStore, nam
         ("2025-05-01T12:00:00-0530", NOON + timedelta(hours=5, minutes=30), 0),
         ("2025-05-01 12:00:00", NOON, 1),
         ("2025-05-01", NOON - timedelta(hours=12), 1),
+        ("20250501T120000Z", NOON, 0),
+        ("20250501T1200-0200", NOON + timedelta(hours=2), 0),
+        ("20250501T120000.25", NOON + timedelta(milliseconds=250), 1),
+        ("2025-05-01T12:00:00.000001999Z", NOON + timedelta(microseconds=1), 0),
+        ("1746100800000001999", NOON + timedelta(microseconds=1), 0),
         ("1746100800", NOON, 0),
         ("1746100800.5", NOON + timedelta(milliseconds=500), 0),
         ("1746100800250", NOON + timedelta(milliseconds=250), 0),
@@ -72,6 +77,9 @@ def test_times_are_read_as_utc(
         (pa.array([NOON.replace(tzinfo=None)], pa.timestamp("ns")), 1),
         (pa.array([1746100800], pa.int64()), 0),
         (pa.array([1746100800000.0], pa.float64()), 0),
+        (pa.array([1746100800000000999], pa.int64()), 0),
+        (pa.array([1746100800000000999], pa.timestamp("ns", "UTC")), 0),
+        (pa.array([1746100800000000999], pa.timestamp("ns")), 1),
     ],
 )  # fmt: skip
 def test_parquet_times_of_all_types(
@@ -225,6 +233,17 @@ def test_folders_globs_mapping_and_delimiters(tmp_path: Path, store: BehaviourSt
     assert (report.files, report.imported, store.users()) == (2, 2, 2)
     assert seen[0] == "reading a.csv"
     assert store.import_events([str(folder / "*.jsonl")], mapping=mapping).duplicates == 1
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a'b", '\\"'])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_columns_may_have_any_name(
+    tmp_path: Path, store: BehaviourStore, suffix: str, name: str
+) -> None:
+    rows = [{name: "u1", **event()}]
+    del rows[0]["user_id"]
+    file = WRITERS[f"a.{suffix}"](tmp_path / f"a.{suffix}", rows)
+    assert store.import_events([file], mapping={"user_id": name}).imported == 1
 
 
 def test_unknown_mapping_field(tmp_path: Path, store: BehaviourStore) -> None:

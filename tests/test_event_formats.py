@@ -108,6 +108,15 @@ def test_interactions_may_name_the_session_alone(tmp_path: Path, store: Behaviou
     assert dict(rows) == {"session1": "cat", "other": None}
 
 
+def test_lists_whose_time_is_in_basic_form(tmp_path: Path, store: BehaviourStore) -> None:
+    at = "20240601T103000Z"
+    for name, document in (
+        ("a.jsonl", ranking(timestamp=at)),
+        ("b.jsonl", {**TUTORIAL_QUERY, "timestamp": at}),
+    ):
+        assert store.import_events([write(tmp_path / name, [document])]).imported == 4
+
+
 AS_TEXT = attributed()["event_attributes"]
 
 
@@ -117,6 +126,7 @@ DRIFT = [
     (generated(timestamp=1717237800000), {}),
     (generated(timestamp="1717237800"), {}),
     (generated(timestamp="2024-06-01T12:30:00+02:00"), {}),
+    (generated(timestamp="20240601T103000Z"), {}),
     (attributed(position={}, rank=None), {"position": None, "product_id": "p1"}),
     (attributed(position={"x": 3, "y": 4}), {"position": None, "product_id": "p1"}),
     (attributed(position={"xy": {"x": 3, "y": 4}}), {"position": None, "product_id": "p1"}),

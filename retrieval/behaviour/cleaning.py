@@ -10,11 +10,11 @@ from retrieval.behaviour.identities import Replaced, protected
 from retrieval.behaviour.rules import Clock, rules
 from retrieval.event_formats.reading import FIELDS, Reading
 from retrieval.event_formats.requests import linked
-from retrieval.event_formats.sql import FLOATS, as_text, quoted, source
+from retrieval.event_formats.sql import FLOATS, as_text, quoted, source, timestamp
 
 _EPOCH_UNITS = ((100_000_000_000, 1_000_000), (100_000_000_000_000, 1000), (10**17, 1))
 """Smallest number of the next unit, and microseconds in this one: s, ms, us, and then ns."""
-_OFFSET = r":\d{2}(\.\d+)?\s*([A-Za-z][A-Za-z_/]*|[+-]\d{2}(:?\d{2})?)$"
+_OFFSET = r"(:\d{2}|T\d{4}(\d\d)?)(\.\d+)?\s*([A-Za-z][A-Za-z_/]*|[+-]\d{2}(:?\d{2})?)$"
 _EPOCH = r"^\d+(\.\d*)?$"
 _NUMBERS = {
     "position": "INTEGER",
@@ -255,16 +255,21 @@ def _time(column: str, kind: str, raw: str) -> tuple[str, str]:
     elif kind == "DATE" or kind.startswith("TIMESTAMP"):
         time, naive = f"TRY_CAST({column} AS TIMESTAMP)", "true"
     elif kind == "VARCHAR":
-        stamp = f"timezone('UTC', TRY_CAST({raw} AS TIMESTAMPTZ))"
+        stamp = f"timezone('UTC', {timestamp(raw)})"
         number = f"regexp_matches({raw}, '{_EPOCH}')"
-        time = f"CASE WHEN {number} THEN {_epoch(raw)} ELSE {stamp} END"
+        time = f"CASE WHEN {number} THEN {_epoch(raw, kind)} ELSE {stamp} END"
         naive = f"NOT regexp_matches({raw}, '{_OFFSET}') AND NOT {number}"
     else:
-        time = _epoch(column)
+        time = _epoch(column, kind)
     return time, naive
 
 
-def _epoch(column: str) -> str:
+def _epoch(column: str, kind: str) -> str:
     number = f"TRY_CAST({column} AS DOUBLE)"
     scales = " ".join(f"WHEN {number} < {below} THEN {scale}" for below, scale in _EPOCH_UNITS)
-    return f"TRY(make_timestamp(TRY_CAST({number} * CASE {scales} ELSE 0.001 END AS BIGINT)))"
+    # Fractions of microseconds are cut off, as they are of text; floats hold too few digits for it.
+    nanoseconds = f"TRY_CAST({number} * 0.001 AS BIGINT)"
+    if kind not in FLOATS:
+        nanoseconds = f"TRY_CAST({column} AS BIGINT) // 1000"
+    return f"""TRY(make_timestamp(CASE WHEN {number} < {_EPOCH_UNITS[-1][0]}
+        THEN TRY_CAST({number} * CASE {scales} END AS BIGINT) ELSE {nanoseconds} END))"""

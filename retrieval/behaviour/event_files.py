@@ -26,6 +26,7 @@ from retrieval.event_formats.sql import (
     as_text,
     lines,
     literal,
+    pointer,
     quoted,
     source,
     text_source,
@@ -303,7 +304,7 @@ def _native_documents(
     relation, found = content
     _present(path, reading, found)
     # All fields are looked for, since a rare one may first come far down.
-    pointers = ", ".join(literal(f'$."{column}"') for column in reading.wanted.values())
+    pointers = ", ".join(literal(pointer(column)) for column in reading.wanted.values())
     taken = ", ".join(
         f"found[{place}] AS {quoted(name)}" for place, name in enumerate(reading.fields, start=1)
     )

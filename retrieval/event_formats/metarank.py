@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from retrieval.event_formats.documents import documents
-from retrieval.event_formats.sql import JsonFields, entry, first_fault, trimmed
+from retrieval.event_formats.sql import JsonFields, entry, first_fault, timestamp, trimmed
 
 _NAMES = ("origin", "kind", "product_id", "position", "query", "request_id", "quantity")
 
@@ -95,7 +95,7 @@ def _ranking(look: JsonFields, columns: Mapping[str, str], query: str) -> str:
     at = columns["at"]
     # A ranking that is wrong in itself is reported once, not again for each of its items.
     sound = f"""({request} IS NOT NULL AND coalesce({look.type_of("items")} = 'ARRAY', false)
-        AND coalesce(TRY_CAST({at} AS TIMESTAMPTZ) IS NOT NULL
+        AND coalesce({timestamp(at)} IS NOT NULL
             OR TRY_CAST({at} AS DOUBLE) IS NOT NULL, false))"""
     return f"""CASE WHEN NOT {sound} THEN [{impression}]
         WHEN {query} IS NULL AND len({items}) = 0 THEN [{nothing}]

@@ -16,6 +16,11 @@ FLOATS = frozenset({"FLOAT", "DOUBLE"})
 SPACES = " \t\n\r"
 """What is trimmed from the texts of an import."""
 _UNIT_SEPARATOR = "\x1f"
+_BASIC_FORMS = (
+    (r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)", r"\1-\2-\3T\4:\5:\6"),
+    (r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)", r"\1-\2-\3T\4:\5"),
+)
+"""The forms of ISO 8601 that DuckDB does not read, and the form of each that it does."""
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -56,6 +61,14 @@ def as_text(column: str, kind: str) -> str:
         return f"""CASE WHEN isnan({column}) THEN NULL WHEN {column} = trunc({column})
             THEN coalesce({whole}, {column}::VARCHAR) ELSE {column}::VARCHAR END"""
     return f"CAST({column} AS VARCHAR)"
+
+
+def timestamp(text: str) -> str:
+    """Return the SQL of a time in ISO 8601, with a zone or in UTC; NULL where a text is none."""
+    extended = text
+    for form, written in _BASIC_FORMS:
+        extended = f"regexp_replace({extended}, {literal(form)}, {literal(written)})"
+    return f"coalesce(TRY_CAST({text} AS TIMESTAMPTZ), TRY_CAST({extended} AS TIMESTAMPTZ))"
 
 
 def text_source(path: Path) -> str:
@@ -121,8 +134,18 @@ class JsonFields:
 
 def pointers_of(path: str) -> list[str]:
     """Return the JSON paths that a dotted path may mean."""
-    inside = "$" + "".join(f'."{name}"' for name in path.split("."))
-    return [inside, f'$."{path}"'] if "." in path else [inside]
+    inside = "$" + "".join(map(_step, path.split(".")))
+    return [inside, pointer(path)] if "." in path else [inside]
+
+
+def pointer(name: str) -> str:
+    """Return the JSON path of a key, whatever characters it has."""
+    return f"${_step(name)}"
+
+
+def _step(name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'."{escaped}"'
 
 
 def first_fault(faults: Sequence[tuple[str, str, str]]) -> str:

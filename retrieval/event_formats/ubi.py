@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from retrieval.event_formats.documents import documents
-from retrieval.event_formats.sql import JsonFields, entry, first_fault
+from retrieval.event_formats.sql import JsonFields, entry, first_fault, timestamp
 
 _NAMES = ("origin", "kind", "product_id", "position", "query")
 _EVENT = "event_attributes"
@@ -116,7 +116,7 @@ def _query_entries(field: Mapping[str, str], hits: str) -> str:
     shown = f"list_transform({hits}, lambda hit, place: {hit})"
     nothing = entry({"origin": "'none'"}, _NAMES)
     # A query that is wrong in itself is reported once, not again for each of its hits.
-    sound = f"""coalesce(TRY_CAST({field["at"]} AS TIMESTAMPTZ) IS NOT NULL
+    sound = f"""coalesce({timestamp(field["at"])} IS NOT NULL
         OR TRY_CAST({field["at"]} AS DOUBLE) IS NOT NULL, false)"""
     return f"""CASE WHEN NOT {sound} THEN [{search}]
         WHEN {field["query"]} IS NULL AND coalesce(len({hits}), 0) = 0 THEN [{nothing}]
