@@ -13,7 +13,8 @@ from pydantic import AwareDatetime, Field
 from reranker.errors import DataError
 from reranker.schema import Value
 from reranker.settings import Purpose
-from retrieval.behaviour.event_files import MALFORMED_DDL, prepare, unreadable
+from retrieval.behaviour.csv_records import MALFORMED_DDL
+from retrieval.behaviour.event_files import prepare, unreadable
 from retrieval.behaviour.pseudonyms import Pseudonym, Pseudonyms
 from retrieval.behaviour.scratch import scratch_folder
 from retrieval.event_formats.reading import Reading

@@ -5,17 +5,15 @@ then costs little, in any format, and rows keep their numbers. Logs in a foreign
 as documents first, and their events from there; tables of a database are copied as they are.
 """
 
-import csv
 import gzip
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
 
 import duckdb
 
 from reranker.errors import DataError
+from retrieval.behaviour.csv_records import csv_header, note_malformed
 from retrieval.behaviour.postgres_table import Table
 from retrieval.event_formats import documents, metarank, requests, ubi
 from retrieval.event_formats.detection import Format
@@ -31,10 +29,7 @@ from retrieval.event_formats.sql import (
     source,
     text_source,
 )
-from retrieval.files import delimiter, is_zipped, kind
-
-MALFORMED_DDL = """CREATE TEMP TABLE malformed
-    (filename VARCHAR, row BIGINT, reason VARCHAR)"""
+from retrieval.files import kind
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,8 @@ def prepare(
     """Return a file in the form that the import scans.
 
     Args:
-        connection: has the table of `MALFORMED_DDL`, which takes records that cannot be parsed.
+        connection: has the table of `retrieval.behaviour.csv_records.MALFORMED_DDL`, which takes
+            records that cannot be parsed.
         path: one of those that `retrieval.files.expand` returned, or a table of a database.
         reading: how to take it.
         scratch: folder for copies.
@@ -189,7 +185,7 @@ def _parquet(
 def _csv(
     connection: duckdb.DuckDBPyConnection, path: Path, reading: Reading, copy: Path
 ) -> EventFile:
-    header, cut = _csv_header(path)
+    header, cut = csv_header(path)
     format_ = reading.format_of(header)
     # Columns get names of our own: those of the file may repeat or differ in case only.
     types = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(header)))
@@ -206,66 +202,13 @@ def _csv(
             TO {literal(copy)} (FORMAT parquet)"""
         )
         columns = tuple((name, name, "VARCHAR") for name in present)
-        _note_malformed(connection, path, cut, copy)
+        note_malformed(connection, path, cut, copy)
         return _file(path, copy, columns, staged=True)
     names = [(f"c{place}", name) for place, name in enumerate(header)]
     documents.copy_table(connection, relation, names, copy)
     file = _foreign(connection, path, reading, copy, format_)
-    _note_malformed(connection, path, cut, file.parquet)
+    note_malformed(connection, path, cut, file.parquet)
     return file
-
-
-def _note_malformed(
-    connection: duckdb.DuckDBPyConnection, path: Path, cut: str, copy: Path
-) -> None:
-    """Keep the records that DuckDB could not parse, under the name of what will be scanned."""
-    broken = connection.execute(
-        "SELECT min(line) - 1 FROM reject_errors WHERE error_type = 'INVALID ENCODING'"
-    ).fetchall()[0][0]
-    if broken is not None:
-        raise DataError(f"{path}: row {broken} is not UTF-8 text; convert the file to UTF-8")
-    # What DuckDB counts as lines are the header, the records and blank lines between them.
-    faulty = connection.execute("SELECT EXISTS (FROM reject_errors)").fetchall()[0][0]
-    connection.execute(
-        """INSERT INTO malformed SELECT $copy,
-        line - 1 - len(list_filter($blank::BIGINT[], lambda each: each < line)),
-        min_by(error_message, column_idx)
-        FROM reject_errors GROUP BY line""",
-        {"copy": str(copy), "blank": _blank_lines(path, cut) if faulty else []},
-    )
-    connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-
-
-def _csv_header(path: Path) -> tuple[list[str], str]:
-    with _opened(path) as file:
-        line = file.readline()
-    cut = delimiter(path, line)
-    header = next(csv.reader([line], delimiter=cut), [])
-    if not any(name.strip() for name in header):
-        raise DataError(f"{path}: the file has no header; its first row must name the columns")
-    return [name.strip() for name in header], cut
-
-
-def _blank_lines(path: Path, cut: str) -> list[int]:
-    """Return the numbers of blank lines, where a record counts as one line and the header is 1."""
-    blank = []
-    with _opened(path) as file:
-        reader = csv.reader(file, delimiter=cut)
-        for line in itertools.count(1):
-            try:
-                if not next(reader):
-                    blank.append(line)
-            except StopIteration:
-                break
-            except csv.Error:  # a field too long for this reader: no blank line
-                continue
-    return blank
-
-
-def _opened(path: Path) -> TextIO:
-    if is_zipped(path):
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _json_lines(

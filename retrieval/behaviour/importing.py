@@ -29,7 +29,8 @@ from retrieval.behaviour.checks import (
     survey,
 )
 from retrieval.behaviour.cleaning import incoming, native_requests, queries, user_ids
-from retrieval.behaviour.event_files import MALFORMED_DDL, EventFile, prepare, unreadable
+from retrieval.behaviour.csv_records import MALFORMED_DDL
+from retrieval.behaviour.event_files import EventFile, prepare, unreadable
 from retrieval.behaviour.identities import learn, protected
 from retrieval.behaviour.postgres_table import Table
 from retrieval.behaviour.pseudonyms import Pseudonyms
