@@ -29,7 +29,7 @@ def conversion(logs: LoggedLists, k: int, *, grade: int = 3) -> Estimate:
     """Return the share of lists with a purchase from the first k places (conversion@k)."""
     inside = (logs.position <= k) * logs.reached(grade)
     bought = np.bincount(logs.request, inside, len(logs)) > 0
-    return mean(f"conversion@{k}", bought.astype(np.float64), logs.shoppers, span=1.0)
+    return mean(f"conversion@{k}", bought.astype(np.float64), logs.shoppers, bounds=(0.0, 1.0))
 
 
 def catalogue_coverage(lists: Lists, k: int, catalogue: int) -> float:
@@ -179,7 +179,7 @@ def group_diversity(
         shoppers: of each list.
     """
     values = [_pairs_apart([groups[p] for p in shown[:k] if p in groups]) for shown in lists]
-    return mean(f"diversity@{k}", values, codes(list(shoppers)))
+    return mean(f"diversity@{k}", values, codes(list(shoppers)), bounds=(0.0, 1.0))
 
 
 def _pairs_apart(names: Sequence[str]) -> float:

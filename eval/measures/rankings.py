@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.statistics.estimates import Estimate, codes, mean
+from eval.statistics.estimates import Bounds, Estimate, codes, mean
 from reranker.errors import ConfigError, DataError
 from reranker.schema import Value
 
@@ -32,7 +32,10 @@ _TRIAL: tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]] = (
     {"a case": {"best": 2.0, "other": 1.0}},
 )
 _HIT_RATE = re.compile(r"^HitRate(?=[@(]|$)")
-_SHARES = frozenset({"nDCG", "RR", "P", "R", "AP", "Success", "HitRate"})
+_SHARES = re.compile(
+    r"^(AP|B[Pp]ref|ERR|HitRate|Judged|MAP|MRR|[Nn]DCG|P|Precision|R|Recall|R[Pp]rec|RR|Set[FPR]"
+    r"|Success)(?=[@(]|$)"
+)
 
 
 class MeasuredCases(Value):
@@ -61,12 +64,12 @@ class MeasuredCases(Value):
         Args:
             shoppers: of each case, in order.
         """
-        return mean(self.measure, self.values, codes(shoppers), span=span_of(self.measure))
+        return mean(self.measure, self.values, codes(shoppers), bounds=bounds_of(self.measure))
 
 
-def span_of(measure: str) -> float | None:
-    """Return how far apart the values of two cases can be; None where that is not known here."""
-    return 1.0 if measure.partition("@")[0].partition("(")[0].strip() in _SHARES else None
+def bounds_of(measure: str) -> Bounds | None:
+    """Return the lowest and the highest that a case can have; None where not known here."""
+    return (0.0, 1.0) if _SHARES.match(measure.strip()) else None
 
 
 def parse_measures(names: Sequence[str]) -> tuple[Any, ...]:

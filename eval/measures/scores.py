@@ -49,11 +49,11 @@ def measure_scores(
     said = (score >= threshold).astype(np.float64)
     hits = said * label
     return ScoreMeasures(
-        accuracy=mean("accuracy", (said == label).astype(np.float64), units, span=1.0),
+        accuracy=mean("accuracy", (said == label).astype(np.float64), units, bounds=(0.0, 1.0)),
         recall=ratio("recall", hits, label, units),
         precision=ratio("precision", hits, said, units) if said.any() else None,
         f1=ratio("F1", 2 * hits, said + label, units),
-        mae=mean("MAE", np.abs(score - label), units),
+        mae=mean("MAE", np.abs(score - label), units, bounds=(0.0, 1.0)),
         calibration_error=calibration_error(score, label),
         threshold=threshold,
     )

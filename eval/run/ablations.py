@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eval.cases.values import Case
-from eval.measures.rankings import span_of
+from eval.measures.rankings import bounds_of
 from eval.run.figures import Measured
 from eval.run.results import Ablation
 from eval.run.work_file import RankedCase
@@ -47,7 +47,7 @@ def ablation(plan: AblationPlan, measured: Measured, settings: EvaluationSetting
             plan.without,
             {name: values[name].tolist() for name in (plan.without, plan.whole)},
             measured.shoppers,
-            span=span_of(measured.deciding),
+            bounds=bounds_of(measured.deciding),
             permutations=settings.permutations,
             seed=settings.seed,
         )

@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from eval.cases.values import Case
-from eval.measures.rankings import parse_measures, span_of
+from eval.measures.rankings import bounds_of, parse_measures
 from eval.past.counts import Past
 from eval.rankers import Bench, describe
 from eval.rankers.registry import check_names
@@ -234,7 +234,7 @@ class _Run:
                     self._baseline,
                     {ranker: each.tolist() for ranker, each in values.items()},
                     measured.shoppers,
-                    span=span_of(name),
+                    bounds=bounds_of(name),
                     permutations=self._options.permutations,
                     seed=self._options.seed,
                 )

@@ -7,18 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.cases.values import Case
-from eval.measures.rankings import MeasuredCases, measure_cases, span_of
+from eval.measures.rankings import MeasuredCases, bounds_of, measure_cases
 from eval.measures.scores import ScoreMeasures, measure_scores
 from eval.run.results import Figure, ModelReport
 from eval.run.work_file import RankedCase
-from eval.statistics.estimates import (
-    Estimate,
-    Floats,
-    Integers,
-    RefusedEstimate,
-    codes,
-    mean,
-)
+from eval.statistics.estimates import Floats, Integers, RefusedEstimate, codes, mean
 from reranker.errors import DataError
 
 
@@ -88,18 +81,10 @@ def figure(name: str, values: Floats, units: Integers) -> Figure:
         without_value=len(values) - n,
     )
     try:
-        estimate = mean(name, values, units, span=span_of(name))
+        estimate = mean(name, values, units, bounds=bounds_of(name))
     except RefusedEstimate as refused:
         return plain.model_copy(update={"refused": str(refused)})
-    return plain.model_copy(update={"estimate": _possible(estimate)})
-
-
-def _possible(estimate: Estimate) -> Estimate:
-    """Cut an interval to what the measure can be: symmetric ones of few shoppers reach beyond."""
-    if span_of(estimate.measure) is None:
-        return estimate
-    bounds = {"low": max(estimate.low, 0.0), "high": min(estimate.high, 1.0)}
-    return estimate.model_copy(update=bounds)
+    return plain.model_copy(update={"estimate": estimate})
 
 
 def interest_measures(measured: Measured, ranker: str) -> ScoreMeasures | None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from eval.statistics.estimates import (
+    Bounds,
     Estimate,
     Floats,
     Integers,
@@ -138,7 +139,7 @@ def compare(
     values: Mapping[str, Sequence[float]],
     shoppers: "Sequence[Hashable]",
     *,
-    span: float | None = None,
+    bounds: Bounds | None = None,
     permutations: int = 10_000,
     seed: int = 0,
 ) -> tuple[Comparison, ...]:
@@ -149,7 +150,7 @@ def compare(
         baseline: one of the rankers.
         values: of each ranker, one value a case; NaN where a case has none.
         shoppers: of each case.
-        span: how far two values can be apart, see `eval.statistics.estimates.mean`.
+        bounds: the lowest and the highest that a ranker's value can be; None if unknown.
         permutations: of the test.
         seed: of the test.
 
@@ -169,7 +170,7 @@ def compare(
     apart = [columns[name] - columns[baseline] for name in variants]
     p_values = [permutation_test(d, units, samples=permutations, seed=seed) for d in apart]
     return tuple(
-        _comparison(measure, name, baseline, difference, units, p, adjusted, span)
+        _comparison(measure, name, baseline, difference, units, p, adjusted, bounds)
         for name, difference, p, adjusted in zip(
             variants, apart, p_values, holm(p_values), strict=True
         )
@@ -184,9 +185,15 @@ def _comparison(
     units: Integers,
     p_value: float,
     p_holm: float,
-    span: float | None,
+    bounds: Bounds | None,
 ) -> Comparison:
-    apart = mean(f"{measure}: {variant} - {baseline}", difference, units, span=span)
+    width = None if bounds is None else bounds[1] - bounds[0]
+    apart = mean(
+        f"{measure}: {variant} - {baseline}",
+        difference,
+        units,
+        bounds=None if width is None else (-width, width),
+    )
     return Comparison(
         measure=measure,
         variant=variant,

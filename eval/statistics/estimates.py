@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics.rare import rare_interval
+from eval.statistics.rare import binomial_interval, rare_interval
 from reranker.errors import DataError
 from reranker.schema import Value
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Bounds = tuple[float, float]
+"""The lowest and the highest that a value can be."""
 
 _RARE = 20
 """Equal deviations from which on Hall's interval keeps its coverage (tests/test_coverage.py)."""
@@ -145,20 +147,20 @@ def mean(
     clusters: ArrayLike,
     *,
     confidence: float = 0.95,
-    span: float | None = None,
+    bounds: Bounds | None = None,
 ) -> Estimate:
     """Estimate the mean over cases; a NaN is a case without a value: left out and counted.
 
-    The interval is that of `ratio`, and where few shoppers differ from all others that of rare
-    events (`eval.statistics.rare`).
+    The interval is that of `ratio`, and where most cases are alike and few shoppers differ from
+    them that of `eval.statistics.rare`. It never reaches beyond the bounds.
 
     Args:
         measure: name of the figure.
         values: one a case.
         clusters: the shopper's number of each case.
         confidence: of the interval.
-        span: how far a value can be from what most cases have, such as 1 for a share; None where
-            that is unknown.
+        bounds: of one value, such as (0, 1) for a share or (-1, 1) for a difference of two; None
+            where they are unknown.
 
     Raises:
         RefusedEstimate: fewer than two shoppers have a value.
@@ -174,14 +176,14 @@ def mean(
         confidence=confidence,
         excluded=int((~known).sum()),
     )
-    rare = _rare(found, units, span, confidence)
-    if rare is None:
-        return estimate
-    return estimate.model_copy(update={"low": rare[0], "high": rare[1]})
+    rare = _rare(found, units, bounds, confidence)
+    ends = np.array((estimate.low, estimate.high) if rare is None else rare)
+    low, high = (ends if bounds is None else np.clip(ends, *bounds)).tolist()
+    return estimate.model_copy(update={"low": low, "high": high})
 
 
 def _rare(
-    values: Floats, clusters: NDArray[Any], span: float | None, confidence: float
+    values: Floats, clusters: NDArray[Any], bounds: Bounds | None, confidence: float
 ) -> tuple[float, float] | None:
     """Return the interval of the mean where most cases are alike and few shoppers differ."""
     kinds, counts = np.unique(values, return_counts=True)
@@ -193,8 +195,11 @@ def _rare(
     deviations = cluster_sums(values - common, units, len(sizes))
     if kish(np.abs(deviations)) >= _RARE:
         return None
+    if bounds is not None and np.isclose(common, bounds).any():
+        return binomial_interval(deviations, sizes, common, bounds, confidence)
     # A shopper of several cases may differ in all: the number that a case's shopper has.
-    largest = None if span is None else span * float(np.sum(sizes**2) / np.sum(sizes))
+    several = float(np.sum(sizes**2) / np.sum(sizes))
+    largest = None if bounds is None else several * max(bounds[1] - common, common - bounds[0])
     low, high = rare_interval(deviations, largest, confidence)
     return common + low / len(values), common + high / len(values)
 

@@ -95,7 +95,7 @@ def preference(outcomes: Sequence[float], shoppers: Sequence[Hashable]) -> Prefe
     """
     values, units = np.asarray(outcomes, np.float64), codes(list(shoppers))
     return Preference(
-        preference=mean("preference for a", values, units, span=1.0),
+        preference=mean("preference for a", values, units, bounds=(-1.0, 1.0)),
         wins=int((values > 0).sum()),
         losses=int((values < 0).sum()),
         ties=int((values == 0).sum()),
