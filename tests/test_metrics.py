@@ -106,11 +106,34 @@ def test_a_measure_of_a_grade_has_no_value_without_a_target_of_it() -> None:
         assert (measured.without_target, measured.unanswered) == (1, 1)
 
 
+def test_measures_that_ask_for_numbers_as_ids_take_any_case_ids() -> None:
+    names = ("ERR@10", "nDCG(dcg='exp-log2')@10", "nDCG@10")
+    for ids in (("1", "2"), ("2", "1"), ("Ann's first", "b\tc")):
+        targets = {ids[0]: {"a": 3, "b": 1}, ids[1]: {"a": 1}}
+        rankings = {ids[0]: ["a", "x"], ids[1]: ["x", "a"]}
+        errs, exponential, plain = measure_cases(names, targets, rankings)
+        assert errs.values == (0.4375, 0.03125)
+        assert exponential.values == pytest.approx((7 / (7 + 1 / math.log2(3)), 1 / math.log2(3)))
+        assert plain.values == pytest.approx((3 / (3 + 1 / math.log2(3)), 1 / math.log2(3)))
+
+
+def test_a_measure_whose_trial_divides_by_0_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ir_measures
+
+    def divided(*_: object) -> list[object]:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(ir_measures.DefaultPipeline, "iter_calc", divided)
+    with pytest.raises(ConfigError, match="division by zero"):
+        parse_measures(["P@17"])
+
+
 @pytest.mark.parametrize(
-    "name", ["ERR@10", 'nDCG(dcg="exp-log2")@10', "RR(rel=2.5)", "Success(rel=0)@3"]
+    "name",
+    ["RR(rel=2.5)", "Success(rel=0)@3", "Judged@0", "nDCG@0", "nDCG(cutoff='a')", "HitRate@0"],
 )
 def test_a_measure_that_cannot_be_computed_is_named_before_ranking(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be computed here|invalid param"):
+    with pytest.raises(ConfigError, match=r"cannot be computed here|invalid param|is no place"):
         parse_measures([name])
 
 

@@ -28,8 +28,17 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
 _TRIAL: tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]] = (
-    {"a case": {"best": 3, "good": 1}},
-    {"a case": {"best": 2.0, "other": 1.0}},
+    {"0": {"best": 3, "good": 1}},
+    {"0": {"best": 2.0, "other": 1.0}},
+)
+_TRIAL_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    OSError,
+    RuntimeError,
+    SubprocessError,
+    TypeError,
+    ValueError,
 )
 _HIT_RATE = re.compile(r"^HitRate(?=[@(]|$)")
 _SHARES = re.compile(
@@ -91,12 +100,16 @@ def _parsed(name: str) -> Any:
         measure = ir_measures.parse_measure(_HIT_RATE.sub("Success", name.strip()))
     except (NameError, ValueError, SyntaxError, AttributeError, TypeError, AssertionError) as error:
         raise ConfigError(_unknown(name, str(error))) from error
+    # Providers divide by a cutoff of 0, or end the process.
+    cutoff = measure.params.get("cutoff", 1)
+    if not isinstance(cutoff, int) or cutoff < 1:
+        raise ConfigError(_unknown(name, f"its cutoff {cutoff} is no place"))
     pipeline: Any = ir_measures.DefaultPipeline
     try:
         # What a provider cannot do shows only when it is asked, and that has to be before ranking.
         if pipeline.supports(measure) and list(pipeline.iter_calc([measure], *_TRIAL)):
             return measure
-    except (AssertionError, ValueError, TypeError, RuntimeError, OSError, SubprocessError) as error:
+    except _TRIAL_FAILURES as error:
         raise ConfigError(_unknown(name, f"it cannot be computed here ({error})")) from error
     raise ConfigError(_unknown(name, "it cannot be computed here"))
 
@@ -131,12 +144,14 @@ def measure_cases(
     relevant = {case: _grades(case, grades) for case, grades in targets.items()}
     relevant = {case: grades for case, grades in relevant.items() if grades}
     answered = {case: order for case, order in rankings.items() if case in relevant and order}
-    run = {case: _places(case, order) for case, order in answered.items()}
+    # Cases go by numbers: gdeval, behind ERR, takes no other ids.
+    named = {str(number): case for number, case in enumerate(answered)}
+    run = {number: _places(case, answered[case]) for number, case in named.items()}
     values: dict[Any, dict[str, float]] = {measure: {} for measure in parsed}
-    asked = {case: relevant[case] for case in run}
+    asked = {number: relevant[case] for number, case in named.items()}
     if run:
         for metric in ir_measures.iter_calc(set(parsed), asked, run):
-            values[metric.measure][metric.query_id] = float(metric.value)
+            values[metric.measure][named[metric.query_id]] = float(metric.value)
     found = []
     for name, measure in zip(measures, parsed, strict=True):
         least = measure.params.get("rel", 1)
