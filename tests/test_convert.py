@@ -184,13 +184,17 @@ def test_impressions_of_the_shop(tmp_path: Path) -> None:
     lines(tmp_path / "p.jsonl", [{"product_id": each, "title": each} for each in "abcd"])
     at = datetime(2026, 3, 1, tzinfo=UTC)
 
-    def shown(request: str, hour: int, ids: str, clicked: str) -> Impression:
+    def shown(
+        request: str, hour: int, ids: str, clicked: str, *, chance: float = 0.5, pool: str = ""
+    ) -> Impression:
         items = tuple(
-            ShownItem(product_id=each, position=n, propensity=0.5, grade=int(each in clicked))
+            ShownItem(product_id=each, position=n, propensity=chance, grade=int(each in clicked))
             for n, each in enumerate(ids, 1)
         )
         moment = at.replace(hour=hour)
-        return Impression(request_id=request, user_id="u", query="x", at=moment, items=items)
+        return Impression(
+            request_id=request, user_id="u", query="x", at=moment, items=items, pool=tuple(pool)
+        )
 
     log = tmp_path / "log.jsonl"
     write_impressions(log, [shown("late", 5, "cd", "d"), shown("early", 3, "ab", "b")])
@@ -201,6 +205,21 @@ def test_impressions_of_the_shop(tmp_path: Path) -> None:
     assert by_id["late"].candidates == ("c", "d")
     assert by_id["late"].grades == {"d": 1}
     assert done.files["--impressions"] == log
+
+    whole = {"products": str(tmp_path / "p.jsonl"), "candidates": "pool"}
+    with pytest.raises(DataError, match="2 of 2 lists do not tell what they were drawn from"):
+        convert("impressions", log, tmp_path / "refused", **whole)
+    # One that was shown as ranked was drawn from nothing.
+    ranked, drawn = (
+        shown("ranked", 5, "cd", "d", chance=1.0),
+        shown("drawn", 3, "ab", "b", pool="abc"),
+    )
+    write_impressions(log, [ranked, drawn])
+    _, cases = convert("impressions", log, tmp_path / "pool", **whole)
+    assert {case.case_id: case.candidates for case in cases} == {
+        "ranked": ("c", "d"),
+        "drawn": ("a", "b", "c"),
+    }
 
 
 def test_complete_journey(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def convert(source: Path, target: writing.Target) -> None:
         raise ConfigError("convert impressions: name the products: --option products=FILE")
     whole = target.option("candidates", "shown", ("shown", "pool")) == "pool"
     logged = list(read_impressions(source))
-    if whole and (without := sum(not each.pool for each in logged)):
+    if whole and (without := sum(_hides_its_pool(each) for each in logged)):
         raise DataError(
             f"{source}: {without} of {len(logged)} lists do not tell what they were drawn from "
             "(field pool, see reranker.impressions): take --option candidates=shown"
@@ -43,6 +43,11 @@ def convert(source: Path, target: writing.Target) -> None:
         f"{len(logged)} lists; {known} of {shown} shown items have a propensity. What was never "
         "shown cannot be found right: compare rankers by the estimates from the log as well"
     )
+
+
+def _hides_its_pool(each: Impression) -> bool:
+    """Tell whether a list may have been drawn from more; one shown as ranked was not drawn."""
+    return not each.pool and any(item.propensity != 1 for item in each.items)
 
 
 def _cases(logged: Sequence[Impression], *, whole: bool) -> Iterator[Case]:

@@ -80,10 +80,10 @@ def tune(
     store's shoppers are learnt from who agree to training (privacy.default_consent, where nothing
     was said): from what they bought, and from the lists that they were shown, clicks weighed by how
     often their place is looked at. Some shoppers of each source are held back to validate on
-    (training.validation_shoppers), and no other source learns from them. The adapter is for the
-    verdict readout, or with ranking.readout=labels for that. The best one so far is always in
-    OUT/adapter. Several GPUs share the lists of a step: accelerate launch --num_processes N
-    $(command -v shelfwise) tune ...
+    (training.validation_shoppers), and no source that has the same ids learns from them. The
+    adapter is for the verdict readout, or with ranking.readout=labels for that. The best one so far
+    is always in OUT/adapter. Several GPUs share the lists of a step: accelerate launch
+    --num_processes N $(command -v shelfwise) tune ...
     """
     from reranker.models.adapter import find_adapter
     from reranker.training.process_group import ProcessGroup

@@ -78,7 +78,7 @@ class EvaluationSettings(Section):
         description="latest choices of a shopper that co-occurrence, and recall among given "
         "candidates, look at",
     )
-    embargo_hours: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    embargo_hours: Annotated[float, Field(ge=0)] = Field(
         0.0, description="hours before the global cut at which all knowledge ends"
     )
     permutations: Annotated[int, Field(ge=100)] = Field(

@@ -118,7 +118,7 @@ class TrainingSettings(Section):
     validation_shoppers: Annotated[int, Field(ge=1)] = Field(
         1000,
         description="shoppers of each source held back, whose last purchases are validated on; "
-        "no other source learns from them",
+        "no other source learns from them, where it has the same ids",
     )
     validation_lists: Annotated[int, Field(ge=1)] = Field(
         200,
