@@ -29,7 +29,7 @@ from reranker.schema import (
     UserProfile,
 )
 from reranker.settings import RetrievalSettings
-from reranker.workers import TooLate, UnderWay, in_turn, in_worker
+from reranker.workers import TooLate, UnderWay, in_spare_thread, in_turn, in_worker
 
 _TURN_WITHIN = 0.5
 
@@ -128,7 +128,7 @@ class LookUp:
         try:
             return await _in_turn(lambda: self.now(request), then, _limits(deadline, reserve))
         except TooLate:
-            return await self._short_way(request, deadline), None
+            return await self._short_way(request, deadline.ends - reserve), None
 
     async def find_profile(
         self,
@@ -221,14 +221,14 @@ class LookUp:
         ids = [candidate.product.product_id for candidate in candidates]
         return self._interest.of(profile, ids, request.at)
 
-    async def _short_way(self, request: SearchRequest, deadline: Deadline) -> Found:
-        """Find candidates by words alone; where none hold them, until the deadline as ever."""
+    async def _short_way(self, request: SearchRequest, ends: float) -> Found:
+        """Find candidates by words alone; where none hold them, until some moment as ever."""
         given_up_at = time.monotonic()
         found = await in_worker(self._without_profile, request, self._quickly, given_up_at)
         if request.query is not None and not found.candidates:
-            asked, left = (request, self._nearest, given_up_at), deadline.ends - time.monotonic()
+            asked, left = (request, self._nearest, given_up_at), ends - time.monotonic()
             with suppress(TooLate):
-                found = await in_worker(self._without_profile, *asked, end_within=left)
+                found = await in_spare_thread(self._without_profile, *asked, end_within=left)
             found = replace(found, given_up_at=time.monotonic())
         return found
 

@@ -4,6 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -261,8 +262,7 @@ class Reranker:
 
     def _wait_for(self, act: Callable[[], Coroutine[Any, Any, RerankResult]]) -> RerankResult:
         """Do something in the event loop; who stops waiting, as by Ctrl-C, ends it."""
-        self._require_open()
-        doing = self._loop().start_task_soon(act)
+        doing = self._begun(act)
         try:
             result: RerankResult = doing.result()
         except BaseException:
@@ -270,11 +270,12 @@ class Reranker:
             raise
         return result
 
-    def _loop(self) -> BlockingPortal:
+    def _begun(self, act: Callable[[], Coroutine[Any, Any, RerankResult]]) -> Future[RerankResult]:
         with self._lock:
+            self._require_open()
             if self._portal is None:
                 self._portal = self._resources.enter_context(start_blocking_portal())
-            return self._portal
+            return self._portal.start_task_soon(act)
 
     def _require_open(self) -> None:
         if self._process != os.getpid():
@@ -290,16 +291,18 @@ class Reranker:
 
         What has begun in the store ends first; a request that wants to begin is refused.
         """
+        if self._process != os.getpid():  # the lock may have been held when it forked
+            return
         with self._lock:
-            if self._closed or self._process != os.getpid():
+            if self._closed:
                 return
             self._closed = True
+        # From here on nobody else has to do with the loop.
         if self._owns_model:
-            self._loop().call(self._ranker.model.aclose)
+            loop = self._portal or self._resources.enter_context(start_blocking_portal())
+            loop.call(self._ranker.model.aclose)
         self._look_up.close()
-        with self._lock:
-            self._portal = None
-            self._resources.close()
+        self._resources.close()
 
     def __enter__(self) -> Self:
         return self

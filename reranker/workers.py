@@ -30,13 +30,19 @@ class TooLate(Exception):  # noqa: N818 - for the caller to go another way, neve
     """The function had not begun, or not ended, when it had to."""
 
 
-async def in_worker(
-    act: Callable[[Unpack[_Given]], _T], *given: *_Given, end_within: float = math.inf
-) -> _T:
+async def in_worker(act: Callable[[Unpack[_Given]], _T], *given: *_Given) -> _T:
     """Run a step of a request that has begun in a thread, and return what it returns.
 
     A caller that is cancelled goes on at once; a function that has begun runs to its end all the
     same, and its thread counts until then.
+    """
+    return await _within(_submit("step", act, *given), math.inf, math.inf)
+
+
+async def in_spare_thread(
+    act: Callable[[Unpack[_Given]], _T], *given: *_Given, end_within: float
+) -> _T:
+    """Run what may take longer than anybody waits, where it holds up no step of other requests.
 
     Args:
         act: the function.
@@ -46,7 +52,7 @@ async def in_worker(
     Raises:
         TooLate: it was given up.
     """
-    return await _within(_submit("step", act, *given), end_within, end_within)
+    return await _within(_submit("spare", act, *given), end_within, end_within)
 
 
 @contextmanager

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event, Thread, Timer
 from typing import Any
 
 import anyio
 import pytest
 
-from reranker import SearchRequest, Settings, ShelfwiseError, build
+from reranker import Reranker, SearchRequest, Settings, ShelfwiseError, build
 from reranker.models.embedded import EmbeddedModel
 from reranker.schema import Prompt, RerankResult, SlotScores
 
@@ -112,13 +112,37 @@ def test_what_has_not_begun_when_a_shelf_closes_is_refused(
     anyio.run(run)
     assert len(ended) == 20
     results = [one for one in ended if isinstance(one, RerankResult)]
+    assert len(results) < 20
     assert all(len(one.items) == 3 and not one.issues for one in results)
+
+
+def test_threads_that_search_while_a_shelf_closes_end(
+    settings: Settings, model: EmbeddedModel
+) -> None:
+    for _ in range(3):
+        shelf, ended = build(settings, model=model), []
+
+        def search(shelf: Reranker = shelf, ended: list[object] = ended) -> None:
+            try:
+                while True:
+                    ended.append(shelf.search(LAPTOP))
+            except ShelfwiseError as error:
+                ended.append(error)
+
+        threads = [Thread(target=search) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        shelf.close()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+        assert sum(isinstance(one, ShelfwiseError) for one in ended) == 4
 
 
 FORKED = """
 import os, sys
 import anyio
-from reranker import SearchRequest, Settings, ShelfwiseError, build
+from reranker import Reranker, SearchRequest, Settings, ShelfwiseError, build
 from reranker.workers import in_turn, in_worker
 
 shelf = build(Settings.load(None, {"store.path": sys.argv[1], "model.adapter": "none"}))

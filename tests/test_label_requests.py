@@ -80,7 +80,7 @@ def test_request_ids_may_be_counted_anew_in_each_visit(tmp_path: Path) -> None:
     labels = Labels(tmp_path, events, as_of=LATER + timedelta(days=30))
     milk, beer = labels.lists
     assert [each.query for each in labels.lists] == ["milk", "beer"]
-    assert [each.request_id for each in labels.lists] == ["1", "1"]
+    assert [each.request_id for each in labels.lists] == ["1", "1#2"], "evaluation asks by name"
     assert [(item.product_id, item.grade) for item in milk.items] == [
         ("m1", 0), ("m2", 0), ("both", 1),
     ]  # fmt: skip

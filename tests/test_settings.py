@@ -38,7 +38,7 @@ def test_the_working_folder_s_file_is_found(file: Path, monkeypatch: pytest.Monk
     ("arguments", "message"),
     [
         ({"ranking.window": "many"}, r"ranking.window \(argument\).*'many'"),
-        ({"ranking.windw": 3}, r"ranking.windw \(argument\): unknown; the settings are .*window"),
+        ({"ranking.windw": 3}, r"ranking.windw \(argument\): unknown; there are ranking.*window"),
         ({"ranking.window": 0}, "greater than or equal to 2"),
     ],
 )

@@ -171,8 +171,9 @@ def _explain(error: ValidationError, layers: list[tuple[Origin, dict[str, Any]]]
         name = ".".join(str(part) for part in problem["loc"])
         origin = next((o for o, values in reversed(layers) if name in _given(values)), "argument")
         if problem["type"] == "extra_forbidden":
-            known = ", ".join(leaf for leaf, _ in flatten(Settings().model_dump()))
-            lines.append(f"setting {name} ({origin}): unknown; the settings are {known}")
+            known = [leaf for leaf, _ in flatten(Settings().model_dump())]
+            beside = [leaf for leaf in known if leaf.startswith(f"{problem['loc'][0]}.")] or known
+            lines.append(f"setting {name} ({origin}): unknown; there are {', '.join(beside)}")
         else:
             shown = without_credentials(repr(problem["input"]))
             given = "" if name in _SECRETS else f", not {shown}"

@@ -172,7 +172,10 @@ def places(settings: LabelSettings) -> str:
     WHERE shown_at < $as_of - {settle}"""
 
 
-LISTS = """SELECT min(name) AS request_id,
+LISTS = """SELECT concat(name, CASE WHEN nth > 1 THEN concat('#', nth) END) AS request_id,
+        * EXCLUDE (name, nth, list)
+    FROM (SELECT min(name) AS name, list,
+        row_number() OVER (PARTITION BY min(name) ORDER BY min(shown_at), shopper, list) AS nth,
         'pseudonym:' || replace(shopper::VARCHAR, '-', '') AS user_id,
         'session-' || min(session) AS session_id, min(asked) AS query,
         timezone('UTC', min(shown_at)) AS "at", '' AS policy,
@@ -180,8 +183,9 @@ LISTS = """SELECT min(name) AS request_id,
             propensity := NULL::DOUBLE, prefix_propensity := NULL::DOUBLE,
             grade := coalesce(grade, 0), outcome := outcome, attribution := attribution,
             dwell_ms := dwell_ms) ORDER BY "position") AS items
-    FROM place GROUP BY shopper, list ORDER BY min(shown_at), list"""
-"""One row a list, in the form of `reranker.schema.Impression`."""
+        FROM place GROUP BY shopper, list)
+    ORDER BY "at", list"""
+"""One row a list, in the form of `reranker.schema.Impression`; recurring names are numbered."""
 
 
 def _listed(kinds: tuple[str, ...]) -> str:
