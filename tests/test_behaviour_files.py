@@ -12,6 +12,7 @@ import pytest
 
 from event_files import NOON, WRITERS, event, write_csv, write_jsonl
 from reranker.errors import ConfigError, DataError
+from reranker.schema import BehaviourEvent, EventKind
 from retrieval.behaviour import BehaviourStore
 from retrieval.behaviour.importing import ImportReport
 from retrieval.imports import RejectedRow
@@ -54,7 +55,7 @@ def test_every_format_arrives_in_full(tmp_path: Path, store: BehaviourStore, nam
         ("20250501T1200-0200", NOON + timedelta(hours=2), 0),
         ("20250501T120000.25", NOON + timedelta(milliseconds=250), 1),
         ("2025-05-01T12:00:00.000001999Z", NOON + timedelta(microseconds=1), 0),
-        ("1746100800000001999", NOON + timedelta(microseconds=1), 0),
+        ("1746100800000001999", NOON + timedelta(microseconds=2), 0),
         ("1746100800", NOON, 0),
         ("1746100800.5", NOON + timedelta(milliseconds=500), 0),
         ("1746100800250", NOON + timedelta(milliseconds=250), 0),
@@ -77,9 +78,9 @@ def test_times_are_read_as_utc(
         (pa.array([NOON.replace(tzinfo=None)], pa.timestamp("ns")), 1),
         (pa.array([1746100800], pa.int64()), 0),
         (pa.array([1746100800000.0], pa.float64()), 0),
-        (pa.array([1746100800000000999], pa.int64()), 0),
-        (pa.array([1746100800000000999], pa.timestamp("ns", "UTC")), 0),
-        (pa.array([1746100800000000999], pa.timestamp("ns")), 1),
+        (pa.array([1746100800000000300], pa.int64()), 0),
+        (pa.array([1746100800000000300], pa.timestamp("ns", "UTC")), 0),
+        (pa.array([1746100800000000300], pa.timestamp("ns")), 1),
     ],
 )  # fmt: skip
 def test_parquet_times_of_all_types(
@@ -91,6 +92,19 @@ def test_parquet_times_of_all_types(
     report = store.import_events([file])
     assert stored(store)[0][:4] == ("7", "view", NOON.replace(tzinfo=None), "9")
     assert report.naive_times == naive
+
+
+@pytest.mark.parametrize("type_", [pa.int64(), pa.timestamp("ns", "UTC"), pa.timestamp("ns")])
+def test_nanoseconds_are_rounded_as_those_in_older_stores_are(
+    tmp_path: Path, store: BehaviourStore, type_: pa.DataType
+) -> None:
+    at = NOON + timedelta(microseconds=1)
+    store.append([BehaviourEvent(user_id="u1", kind=EventKind.VIEW, at=at, product_id="p")])
+    columns = {"user_id": ["u1"], "kind": ["view"], "product_id": ["p"]}
+    times = pa.array([1746100800000000999], type_)
+    pq.write_table(pa.table({**columns, "at": times}), tmp_path / "a.parquet")
+    report = store.import_events([tmp_path / "a.parquet"])
+    assert (report.imported, report.duplicates) == (0, 1)
 
 
 BAD = [

@@ -251,25 +251,22 @@ def _time(column: str, kind: str, raw: str) -> tuple[str, str]:
         # Plain arithmetic: to go by the time zone costs more than all else about a row.
         time = f"CASE WHEN isfinite({column}) THEN make_timestamp(epoch_us({column})) END"
     elif kind in _NANOSECONDS:
-        time, naive = f"make_timestamp(epoch_ns({column}) // 1000)", _NANOSECONDS[kind]
+        # Rounded, as an epoch is: stores have such events, and know them again by their time.
+        zoneless = f"make_timestamp_ns(epoch_ns({column}))"
+        time, naive = f"TRY_CAST({zoneless} AS TIMESTAMP)", _NANOSECONDS[kind]
     elif kind == "DATE" or kind.startswith("TIMESTAMP"):
         time, naive = f"TRY_CAST({column} AS TIMESTAMP)", "true"
     elif kind == "VARCHAR":
         stamp = f"timezone('UTC', {timestamp(raw)})"
         number = f"regexp_matches({raw}, '{_EPOCH}')"
-        time = f"CASE WHEN {number} THEN {_epoch(raw, kind)} ELSE {stamp} END"
+        time = f"CASE WHEN {number} THEN {_epoch(raw)} ELSE {stamp} END"
         naive = f"NOT regexp_matches({raw}, '{_OFFSET}') AND NOT {number}"
     else:
-        time = _epoch(column, kind)
+        time = _epoch(column)
     return time, naive
 
 
-def _epoch(column: str, kind: str) -> str:
+def _epoch(column: str) -> str:
     number = f"TRY_CAST({column} AS DOUBLE)"
     scales = " ".join(f"WHEN {number} < {below} THEN {scale}" for below, scale in _EPOCH_UNITS)
-    # Fractions of microseconds are cut off, as they are of text; floats hold too few digits for it.
-    nanoseconds = f"TRY_CAST({number} * 0.001 AS BIGINT)"
-    if kind not in FLOATS:
-        nanoseconds = f"TRY_CAST({column} AS BIGINT) // 1000"
-    return f"""TRY(make_timestamp(CASE WHEN {number} < {_EPOCH_UNITS[-1][0]}
-        THEN TRY_CAST({number} * CASE {scales} END AS BIGINT) ELSE {nanoseconds} END))"""
+    return f"TRY(make_timestamp(TRY_CAST({number} * CASE {scales} ELSE 0.001 END AS BIGINT)))"
