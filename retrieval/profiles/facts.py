@@ -22,7 +22,8 @@ from reranker.schema import (
     SessionIntent,
     UserProfile,
 )
-from retrieval.profiles.wording import Secret, clean_text
+from retrieval.profiles.wording import clean_text
+from retrieval.user_ids import Secret
 
 _MOST: Mapping[str, int] = {"bought": 10, "repeats": 6}
 _MOST_ENTRIES = 4
