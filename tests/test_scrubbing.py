@@ -1,7 +1,10 @@
 """Queries lose what identifies a person, and nothing else."""
 
 import json
+import re
+import sys
 import time
+import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from reranker.schema import BehaviourEvent, EventKind
 from reranker.settings import PrivacySettings
 from retrieval.behaviour import BehaviourStore
 from retrieval.behaviour.scrubbing import Scrubber
+from retrieval.user_ids import COMPATIBLE
 from shop import stored
 
 SCRUBBER = Scrubber(PrivacySettings().phone_regions)
@@ -106,10 +110,70 @@ def test_queries_have_a_longest_length(tmp_path: Path, store: BehaviourStore) ->
     rows = f"user_id,kind,at,query\nu1,search,{moment},{query}\nu2,search,{moment},{'y' * 2001}\n"
     (tmp_path / "a.csv").write_text(rows)
     store.import_events([tmp_path / "a.csv"])
-    expected = [("to [e-mail] " + "x" * 1990,), ("y" * 2000,)]
+    expected = [("to [e-mail] " + "x" * 1988,), ("y" * 2000,)]
     assert stored(store, "query") == expected
     with pytest.raises(ValidationError, match="at most 2000 characters"):
         BehaviourEvent(user_id="u1", kind=EventKind.SEARCH, at=moment, query=query)
+
+
+@pytest.mark.parametrize("before", [1990, 1980, 4300, 4310])
+def test_no_half_of_an_address_or_an_id_is_left_where_a_query_is_cut(
+    tmp_path: Path, store: BehaviourStore, before: int
+) -> None:
+    rows = [
+        {"user_id": "user4711", "kind": "search", "at": "2025-05-01", "query": f"{start}{secret}"}
+        for start in ("y" * (before - 1) + " ", "a@bcdefghijklmnopqrstuvw.de " * (before // 28))
+        for secret in ("anna.smith@example.com", "user4711", "4111 1111 1111 1111")
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    store.import_events([tmp_path / "a.jsonl"])
+    queries = [query for (query,) in stored(store, "query")]
+    assert len(queries) > 1
+    for query in queries:
+        assert len(query) <= 2000
+        assert not [half for half in ("anna", "example", "user4", "4111") if half in query]
+
+
+def test_a_clean_query_is_no_longer_than_the_longest(store: BehaviourStore) -> None:
+    query = ("a@b.de " * 300)[:2000]
+    moment = datetime(2025, 5, 1, tzinfo=UTC)
+    store.append([BehaviourEvent(user_id="u", kind=EventKind.SEARCH, at=moment, query=query)])
+    assert stored(store, "query") == [((f"{E_MAIL} " * 300)[:2000],)]
+
+
+def test_stores_from_before_know_their_events_by_queries_that_are_now_replaced(
+    tmp_path: Path, store: BehaviourStore
+) -> None:
+    asked = {
+        "user4711": "my user4711 order",
+        "user4712": "to a@b.de from user4712",
+        "user4713": "q" * 2500,
+        "user4714": f"user4714 {'q' * 2500}",
+    }
+    rows = [
+        {"user_id": user, "kind": "search", "at": "2025-05-01T00:00:00Z", "query": query}
+        for user, query in asked.items()
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    store.import_events([tmp_path / "a.jsonl"])
+    expected = set(stored(store, "shopper", "query"))
+    with store.changing() as connection:
+        for user, query in asked.items():
+            old = query.replace("a@b.de", E_MAIL)
+            shopper = store.pseudonym(user).uuid
+            connection.execute("UPDATE event SET query = ? WHERE shopper = ?", [old, shopper])
+    assert set(stored(store, "shopper", "query")).isdisjoint(expected)
+    assert store.import_events([tmp_path / "a.jsonl"]).imported == 0
+    assert set(stored(store, "shopper", "query")) == expected
+
+
+def test_all_forms_of_letters_and_digits_are_known() -> None:
+    compatible = re.compile(COMPATIBLE)
+    for code in (*range(128, 0xD800), *range(0xE000, sys.maxunicode + 1)):
+        plain = unicodedata.normalize("NFKC", chr(code))
+        plain = unicodedata.normalize("NFKC", plain.casefold())
+        if any(each.isascii() and each.isalnum() for each in plain):
+            assert compatible.match(chr(code)), hex(code)
 
 
 def test_regions_are_a_setting() -> None:
@@ -155,6 +219,10 @@ def test_queries_lose_the_id_of_their_shopper(
         (user, "anna_meier845", "anna_meier845"),
         (user, "anna_meier84@example.com", E_MAIL),
         ("other", "orders of anna_meier84", "orders of anna_meier84"),
+        (user, "我的anna_meier84订单", "我的[user id]订单"),
+        (user, "ＡＮＮＡ＿meier８４ again", "[user id] again"),
+        ("ｕｓｅｒ４７１１", "my user4711 order", "my [user id] order"),
+        ("straße-84", "STRASSE-84 order", "[user id] order"),
         ("milk", "oat milk", "oat milk"),
     ]
     native = [

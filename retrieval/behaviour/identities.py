@@ -2,7 +2,8 @@
 
 Temporary tables hold what is replaced, each text once, however many events have it: ``pseudonym``
 (``given``, ``user_id``: the same trimmed, ``shopper``), ``scrubbed`` (``query``, ``clean``), and
-``own`` (``given``, ``query``, ``clean``) of the queries that hold the user id of their shopper.
+``own`` (``given``, ``query``, ``before``, ``clean``) of the queries that hold the user id of their
+shopper, where ``before`` is what stores that are older than its removal have.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +14,9 @@ import pyarrow as pa
 
 from reranker.schema import LONGEST_QUERY
 from retrieval.behaviour.pseudonyms import Pseudonyms
-from retrieval.behaviour.scrubbing import SHORTEST_ID, SUSPECT, Scrubber
+from retrieval.behaviour.scrubbing import SUSPECT, Scrubber
 from retrieval.event_formats.sql import SPACES, literal, trimmed
+from retrieval.user_ids import COMPATIBLE, SHORTEST, Secret
 
 _BATCH = 200_000
 _BLANK = r"[\s\v\x{1c}-\x{1f}\x{85}\pZ]*"
@@ -59,7 +61,7 @@ def learn(
     )
 
     def clean(texts: Sequence[str]) -> list[str]:
-        return [scrubber.clean(_cut(text)) for text in texts]
+        return [scrubber.clean(text.strip(SPACES)) for text in texts]
 
     texts = [f"SELECT query FROM ({select}) t(given, query)" for select in queries]
     long = f"strlen(given) > {LONGEST_QUERY} AND length(given) > {LONGEST_QUERY}"
@@ -68,6 +70,7 @@ def learn(
     connection.execute("DELETE FROM scrubbed WHERE query = clean")
     _find_own(connection, queries, scrubber)
     found = connection.execute("SELECT EXISTS (FROM scrubbed), EXISTS (FROM own)").fetchall()[0]
+    _renew(connection)
     return Replaced(*found)
 
 
@@ -78,14 +81,21 @@ def _find_own(
 
     A query that is logged with its client alone keeps the id of a user who is known there.
     """
+    wide = "strlen({0}) > length({0}) AND regexp_matches({0}, {1})"
     rows = connection.execute(
         f"""SELECT DISTINCT given, {trimmed("query")}
         FROM ({" UNION ALL ".join(queries)}) t(given, query)
-        WHERE query IS NOT NULL AND length(given) >= {SHORTEST_ID}
-        AND contains(lower(query), lower({trimmed("given")}))"""
+        WHERE query IS NOT NULL AND length(given) >= {SHORTEST}
+        AND (contains(lower(query), lower({trimmed("given")}))
+            OR ({wide.format("query", literal(COMPATIBLE))})
+            OR ({wide.format("given", literal(COMPATIBLE))}))"""
     ).fetchall()
-    found = [(given, query, scrubber.clean_of(_cut(query), given)) for given, query in rows]
-    names = ("given", "query", "clean")
+    found = [
+        (given, query, _before(scrubber, query), scrubber.clean(query, given))
+        for given, query in rows
+        if query and Secret(given).occurs_in(query)
+    ]
+    names = ("given", "query", "before", "clean")
     schema = pa.schema([(name, "string") for name in names])
     connection.register(
         "batch",
@@ -95,8 +105,28 @@ def _find_own(
     connection.unregister("batch")
 
 
-def _cut(query: str) -> str:
-    return query.strip(SPACES)[:LONGEST_QUERY]
+def _before(scrubber: Scrubber, query: str) -> str:
+    return query if len(query) > LONGEST_QUERY else scrubber.clean(query)
+
+
+def _renew(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give events that were stored before such queries were replaced the ones of this import.
+
+    Without it, the same files would add them again.
+    """
+    long = f"strlen(query) > {LONGEST_QUERY} AND length(query) > {LONGEST_QUERY}"
+    for same, renewed in (
+        (
+            "event.shopper = r.shopper",
+            "shopper, before, clean FROM own JOIN pseudonym USING (given)",
+        ),
+        ("true", f"query AS before, clean FROM scrubbed WHERE {long}"),
+    ):
+        if connection.execute(f"SELECT EXISTS (SELECT {renewed})").fetchall()[0][0]:
+            connection.execute(
+                f"""UPDATE event SET query = r.clean FROM (SELECT DISTINCT {renewed}) r
+                WHERE {same} AND event.query = r.before AND r.before <> r.clean"""
+            )
 
 
 def protected(relation: str, *, scrubs: Replaced, client: bool = False) -> str:

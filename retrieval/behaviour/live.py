@@ -60,6 +60,6 @@ def _row(event: BehaviourEvent, pseudonyms: Pseudonyms, scrubber: Scrubber) -> d
         **event.model_dump(mode="python", exclude={"user_id"}),
         "shopper": pseudonyms.of(event.user_id).hex,
         "at": utc(event.at),
-        "query": event.query and scrubber.clean_of(event.query, event.user_id),
+        "query": event.query and scrubber.clean(event.query, event.user_id),
         "session_id": None if event.session_id == event.user_id else event.session_id,
     }

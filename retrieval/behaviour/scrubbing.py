@@ -12,6 +12,8 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from reranker.errors import ConfigError
+from reranker.schema import LONGEST_QUERY
+from retrieval.user_ids import Secret
 
 if TYPE_CHECKING:
     from phonenumbers import PhoneNumberMatch
@@ -37,8 +39,9 @@ _ISSUERS = re.compile(
     re.VERBOSE,
 )
 _FEWEST_PHONE_DIGITS = 8
-SHORTEST_ID = 5
-"""In characters. Shorter user ids are too common as words to tell of anybody."""
+_LONGEST_FOUND = 320
+"""In characters: an address of e-mail (RFC 3696, erratum 1690); all else is shorter."""
+_MOST_SCRUBBED = 2 * LONGEST_QUERY + _LONGEST_FOUND
 
 
 class Scrubber:
@@ -57,22 +60,25 @@ class Scrubber:
             raise ConfigError(f"setting privacy.phone_regions: unknown {unknown}; write US,GB,DE")
         self._regions = tuple(regions)
 
-    def clean(self, text: str) -> str:
-        """Return the text, unchanged if nothing was found."""
-        plain = unicodedata.normalize("NFKC", text)
+    def clean(self, text: str, user_id: str = "") -> str:
+        """Return the text, unchanged if nothing was found, at most `LONGEST_QUERY` characters.
+
+        Args:
+            text: of any length; far beyond the longest query nothing is looked at.
+            user_id: of its shopper, which goes, too, where it is a word of its own.
+        """
+        given = text[:_MOST_SCRUBBED]
+        plain = unicodedata.normalize("NFKC", given)
         found = _E_MAIL.sub("[e-mail]", plain)
         found = _replace(_IDENTITY, found, _is_identity, "[identity number]")
         found = _replace(_CARD, found, _is_card, "[card number]")
         for region in self._regions or ("ZZ",):
             found = self._without_phones(found, region)
-        return text if found == plain else found
-
-    def clean_of(self, text: str, user_id: str) -> str:
-        """Return the text, also without the user id of its shopper as a word of its own."""
-        clean, own = self.clean(text), user_id.strip()
-        if len(own) < SHORTEST_ID or own.lower() not in clean.lower():
-            return clean
-        return re.sub(rf"(?i)(?<!\w){re.escape(own)}(?!\w)", "[user id]", clean)
+        found = Secret(user_id).replaced(found, "[user id]")
+        clean = given if found == plain else found
+        if len(text) > len(given):
+            clean = clean[:-_LONGEST_FOUND]  # where half of something may be left
+        return clean[:LONGEST_QUERY]
 
     def _without_phones(self, text: str, region: str) -> str:
         from phonenumbers import PhoneNumberMatcher
