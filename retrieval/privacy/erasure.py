@@ -100,6 +100,9 @@ def forget(
         file.unlink(missing_ok=True)
     listed = _listed([each.uuid for each in gone])
     kept = {name: f"FROM {name} WHERE NOT ({of})" for name, of in _of(listed).items()}
+    # Another's refused row may lie in a folder of the shopper's: it stays, without the folder.
+    kept["quarantine"] = f"""SELECT * REPLACE (CASE WHEN {_named("file")}
+        THEN parse_filename(file) ELSE file END AS file) {kept["quarantine"]}"""
     store.rewrite(kept, tables={"given": words}, progress=progress)
     return Erasure(
         pseudonyms=len(gone),
@@ -135,13 +138,17 @@ def _of(gone: str) -> dict[str, str]:
         (SELECT {name} FROM event WHERE shopper IN {gone} AND {name} IS NOT NULL), false)"""
         for name in ("request_id", "session_id", "query")
     )
-    text = "concat_ws(' ', data, reason, parse_filename(file))"
-    named = f"""EXISTS (SELECT 1 FROM given WHERE regexp_matches({text},
-        '(^|[^\\pL\\pN])' || regexp_escape(word) || '([^\\pL\\pN]|$)'))"""
     return {
         "event": f"shopper IN {gone}",
         "client": f"shopper IN {gone} OR client IN {gone}",
         "consent": f"shopper IN {gone}",
         "quarantine": f"""coalesce(shopper IN {gone}, false)
-            OR (shopper IS NULL AND ({theirs})) OR {named}""",
+            OR (shopper IS NULL AND ({theirs}))
+            OR {_named("concat_ws(' ', data, reason, parse_filename(file))")}""",
     }
+
+
+def _named(text: str) -> str:
+    """Return the SQL that tells whether a text has the user id in ``given``, never NULL."""
+    return f"""EXISTS (SELECT 1 FROM given WHERE regexp_matches({text},
+        '(^|[^\\pL\\pN])' || regexp_escape(word) || '([^\\pL\\pN]|$)'))"""
