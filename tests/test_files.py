@@ -58,3 +58,16 @@ def test_what_is_about_shoppers_is_its_owner_s_alone(
     found = {file.name: mode(file) for file in files if file.parent.name != "store"}
     assert len(found) == 4
     assert set(found.values()) == {0o600}
+
+
+def test_labels_are_their_owner_s_alone_while_they_are_written(tmp_path: Path) -> None:
+    seen = {}
+
+    def look(stage: str, done: int, of: int) -> None:
+        seen.update({file.stat().st_ino: mode(file) for file in tmp_path.glob("labels*")})
+
+    with BehaviourStore(tmp_path / "store") as store:
+        fill(store)
+        build_labels(store, tmp_path / "labels.parquet", NOW, progress=look)
+    # DuckDB writes into the file that was made private when it was empty, not into another.
+    assert seen == {(tmp_path / "labels.parquet").stat().st_ino: 0o600}

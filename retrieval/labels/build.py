@@ -104,7 +104,11 @@ def build_labels(
             progress(_STAGE, done, len(steps) + 1)
             connection.execute(statement, parameters)
         progress(_STAGE, len(steps), len(steps) + 1)
-        connection.execute(f"COPY ({statements.LISTS}) TO {literal(temporary)} (FORMAT parquet)")
+        # Into the very file: one of DuckDB's own beside it could be read by all meanwhile.
+        connection.execute(
+            f"""COPY ({statements.LISTS}) TO {literal(temporary)}
+            (FORMAT parquet, USE_TMP_FILE false)"""
+        )
         report = _report(connection, as_of)
     progress(_STAGE, len(steps) + 1, len(steps) + 1)
     return report
