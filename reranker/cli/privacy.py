@@ -66,10 +66,10 @@ def consent(
 ) -> None:
     """Show or change what a shopper agrees to: personalisation, training, analytics.
 
-    A change also holds for the browsers that nobody else has signed in from.
+    A refusal also holds for the browsers that nobody else has signed in from; a grant does where
+    nothing is on record of them.
     """
     from reranker.wiring import change_behaviour, open_behaviour
-    from retrieval.privacy.erasure import everyone_of
     from retrieval.privacy.withdrawal import remove_unwanted_profiles
 
     settings = load_settings(config, store, sets)
@@ -78,9 +78,8 @@ def consent(
     folder = _needs_store(settings)
     if answers:
         with change_behaviour(settings) as behaviour:
-            for shopper in everyone_of(behaviour, user):
-                for purpose, granted in answers:
-                    behaviour.set_consent(str(shopper), purpose, granted=granted)
+            for purpose, granted in answers:
+                behaviour.set_consent(user, purpose, granted=granted, clients=True)
             remove_unwanted_profiles(behaviour, folder)
     with open_behaviour(settings, read_only=True) as behaviour:
         found = behaviour.consent(user)
@@ -98,7 +97,8 @@ def import_consent(
 ) -> None:
     """Import what shoppers agree to: user_id, purpose and, where some refuse, granted.
 
-    It also holds for the browsers that nobody else has signed in from.
+    A refusal also holds for the browsers that nobody else has signed in from; a grant does where
+    nothing is on record of them.
     """
     from reranker.wiring import change_behaviour
     from retrieval.privacy.withdrawal import remove_unwanted_profiles

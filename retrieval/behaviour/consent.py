@@ -105,8 +105,7 @@ def import_files(
     """Import records: ``user_id``, ``purpose`` and, unless all are granted, ``granted``.
 
     Files are read as those of events are, so that the same shopper is meant by an id in both. What
-    a shopper says also holds for the clients (browsers) that nobody else has signed in from, unless
-    the files say something else of these.
+    a shopper says also holds for own clients, as `with_clients` has it.
 
     Args:
         connection: of the store, inside the caller's transaction.
@@ -128,23 +127,29 @@ def import_files(
             for number, user_id, purpose, granted in _rows(connection, path, reading, scratch):
                 name, answer = _checked(path, number, user_id, purpose, granted)
                 records[pseudonyms.of(str(user_id)).uuid, name] = answer
-    write(connection, {**_of_clients(connection, records), **records})
+    write(connection, with_clients(connection, records))
     shoppers = len({shopper for shopper, _ in records})
     return ConsentReport(files=len(found), records=len(records), shoppers=shoppers)
 
 
-def _of_clients(
+def with_clients(
     connection: duckdb.DuckDBPyConnection, records: Mapping[tuple[UUID, Purpose], bool]
 ) -> dict[tuple[UUID, Purpose], bool]:
-    """Return what records say of the clients (browsers) that nobody else has signed in from."""
+    """Return records with those of clients (browsers) that nobody else has signed in from.
+
+    What is refused is refused there, too. What is granted is granted where nothing is on record: a
+    refusal that came from a client itself stays. What the records say of a client goes before both.
+    """
     connection.register("said", _table(records))
     rows = connection.execute(
-        """SELECT client, purpose, granted FROM said JOIN (SELECT client, min(shopper) AS shopper
-            FROM client GROUP BY client HAVING min(shopper) = max(shopper)) own
-        ON said.shopper::UUID = own.shopper"""
+        """SELECT client, said.purpose, said.granted FROM said JOIN (SELECT client,
+            min(shopper) AS shopper FROM client GROUP BY client
+            HAVING min(shopper) = max(shopper)) own ON said.shopper::UUID = own.shopper
+        ANTI JOIN consent AS old
+            ON said.granted AND old.shopper = client AND old.purpose = said.purpose"""
     ).fetchall()
     connection.unregister("said")
-    return {(client, purpose): granted for client, purpose, granted in rows}
+    return {**{(client, purpose): granted for client, purpose, granted in rows}, **records}
 
 
 def _rows(

@@ -122,14 +122,23 @@ class BehaviourStore(BehaviourFile):
         with self.reading() as connection:
             return consents.read(connection, self.pseudonym(user_id), self._privacy.default_consent)
 
-    def set_consent(self, user_id: str, purpose: Purpose, *, granted: bool) -> None:
+    def set_consent(
+        self, user_id: str, purpose: Purpose, *, granted: bool, clients: bool = False
+    ) -> None:
         """Keep what a shopper has said, in place of what was said before.
+
+        Args:
+            user_id: of the shopper.
+            purpose: what for.
+            granted: whether the shopper agrees.
+            clients: also of own clients; see `retrieval.behaviour.consent.with_clients`.
 
         Raises:
             DataError: the store is read-only.
         """
+        said = {(self.pseudonym(user_id).uuid, purpose): granted}
         with self.changing() as connection:
-            consents.write(connection, {(self.pseudonym(user_id).uuid, purpose): granted})
+            consents.write(connection, consents.with_clients(connection, said) if clients else said)
         self._changes += 1
 
     def import_consent(
