@@ -221,29 +221,6 @@ def test_a_client_forgets_nobody_else(store: Path) -> None:
         assert len(opened.history(NAME, LATER, limit=999)) == 51
 
 
-def test_a_folder_of_the_name_makes_no_row_the_shopper_s(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    rows = "user_id,kind,at,product_id\n" + "".join(f"u{n},click,never,p\n" for n in range(9))
-    files = [tmp_path / "work" / name for name in ("all.csv", "of work.csv")]
-    for file in files:
-        file.write_text(rows)
-    with BehaviourStore(tmp_path / "store", privacy=PRIVACY) as opened:
-        opened.import_events(files)
-        assert forget(opened, tmp_path / "store", "work").quarantined == 9
-        assert {row.file for row in opened.rejected()} == {"all.csv"}
-    assert b"/work/" not in (tmp_path / "store" / FILE_NAME).read_bytes()
-
-
-def test_other_folders_stay_in_the_names_of_files(tmp_path: Path) -> None:
-    (tmp_path / "homework").mkdir()
-    file = tmp_path / "homework" / "all.csv"
-    file.write_text("user_id,kind,at,product_id\nu1,click,never,p\n")
-    with BehaviourStore(tmp_path / "store", privacy=PRIVACY) as opened:
-        opened.import_events([file])
-        forget(opened, tmp_path / "store", "omework")
-        assert [row.file for row in opened.rejected()] == [str(file)]
-
-
 FORGET = """
 import sys
 from pathlib import Path
