@@ -30,9 +30,9 @@ class Secret:
 
     def is_in(self, text: str) -> bool:
         """Tell whether a text gives the shopper away."""
-        word = _WORD.format(re.escape(self._folded))
-        # The plain search settles almost every text.
-        return self.occurs_in(text) and re.search(word, _folded(text)) is not None
+        if not self.occurs_in(text):  # as almost always
+            return False
+        return re.search(_WORD.format(re.escape(self._folded)), _folded(text)) is not None
 
     def replaced(self, text: str, word: str) -> str:
         """Return a text with another word in place of the user id; unchanged if it has none."""
