@@ -181,7 +181,7 @@ class _Reading:
             raise DataError(
                 f"{row.file} row {row.row}, {row.field}: {row.reason}; the rejected row does not "
                 "tell its product_id, so what to delete is not known and nothing was changed; "
-                "correct the row, or import without --replace"
+                "correct the row or remove it (an import without --replace leaves it out)"
             )
         return self.rejected_ids | self.seen.keys()
 

@@ -1,5 +1,6 @@
 """Files: which ones an import means and how they are cut, and how one is written whole."""
 
+import errno
 import glob
 import os
 import re
@@ -64,7 +65,12 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         path: of the file.
         private: none but its owner may read it: for whatever is about shoppers. Of others the
             process's umask decides.
+
+    Raises:
+        OSError: nothing can be written there; told before the block begins.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "this is a folder; name a file in it", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     mode = 0o600 if private else 0o666

@@ -12,6 +12,7 @@ replaces CURRENT, so that a kill at any moment leaves a generation that is whole
 change is linked, not copied: FAISS and tantivy write a file once and then only delete it.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from reranker.errors import DataError, IndexMismatchError
 from reranker.schema import Value
 from retrieval.embedder import Embedder
 from retrieval.product_table import HashArray, IntArray, ProductTable, replacing
+
+logger = logging.getLogger(__name__)
 
 REMEDY = "run `shelfwise index build`"
 _FORMAT = 1
@@ -182,10 +185,13 @@ class IndexStore:
         return self._embeddings / fingerprint[:16]
 
     def current(self) -> Generation | None:
-        """Return the generation in use, None before the first build."""
+        """Return the generation in use; None before the first build, or if nothing tells it."""
         try:
             name = self._pointer.read_text("utf-8").strip()
         except FileNotFoundError:
+            return None
+        except UnicodeDecodeError:
+            logger.warning("%s: this file is damaged; %s", self._pointer, REMEDY)
             return None
         return Generation(self._folder / name)
 

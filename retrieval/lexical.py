@@ -86,6 +86,11 @@ class LexicalIndex:
                 raise DataError(f"{folder}: made by another version; delete it and {_REMEDY}")
             return cls(index, folder)
         except (OSError, ValueError) as error:
+            if "Lockfile" in str(error):
+                raise DataError(
+                    f"{folder}: the word index makes a lock there even to be read, and cannot "
+                    f"({error}); let this user write there"
+                ) from error
             raise _corrupt(folder, error) from error
 
     def __len__(self) -> int:

@@ -203,6 +203,15 @@ def test_a_corrupt_store_is_not_taken_for_one_in_use(tmp_path: Path) -> None:
         BehaviourStore(folder)
 
 
+def test_a_store_that_was_cut_off_is_told_as_such(tmp_path: Path) -> None:
+    with BehaviourStore(tmp_path) as store:
+        store.import_events([write_parquet(tmp_path / "a.parquet", [event()] * 50_000)])
+    path = tmp_path / FILE_NAME
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(DataError, match="not a readable behaviour store"), BehaviourStore(tmp_path):
+        pass
+
+
 def test_corrupt_foreign_and_outdated_stores(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     path.write_bytes(b"this is not a database" * 1000)

@@ -180,6 +180,15 @@ def test_what_the_system_refuses_is_told_without_a_traceback(run, tmp_path: Path
     assert "Traceback" not in ended.err
 
 
+def test_ctrl_c_in_the_database_ends_as_elsewhere(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise RuntimeError("Query interrupted")  # as DuckDB does
+
+    monkeypatch.setattr("reranker.cli.config.arguments", interrupted)
+    ended = run("config")
+    assert (ended.code, ended.err.strip()) == (130, "interrupted")
+
+
 def test_an_index_of_another_model_is_refused(run, store: Path) -> None:
     ended = run("search", "x", "--store", store, "--set", "retrieval.embedder=usem3", "--json")
     assert ended.code == 4

@@ -271,6 +271,8 @@ def test_the_command(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {each["purpose"]: each["granted"] for each in told["consent"]}["training"]
     assert {Path(each).name for each in told["models"]} == {"unknown", "adapter"}
     assert [UUID(name[:32]) for name in told["written_profiles"]]
+    mistyped = CliRunner().invoke(app, ["privacy", "forget", NAME, *words, "--models", "modles"])
+    assert (mistyped.exit_code, "'modles' does not exist" in mistyped.output) == (2, True)
     shown = CliRunner().invoke(app, ["privacy", "forget", NAME, *words])
     assert "removed: 52 events, 1 records of consent, 2 links" in " ".join(shown.output.split())
     assert "trained on the shopper:" in shown.output

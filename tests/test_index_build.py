@@ -154,6 +154,17 @@ def test_damage_is_noticed_and_the_next_build_repairs_it(
     assert len(index.search("tea", k=10, filters=Filters())) == 10
 
 
+def test_a_damaged_pointer_is_as_none_and_the_next_build_repairs_it(
+    store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder
+) -> None:
+    (store / "index" / "CURRENT").write_bytes(b"\xff\xfe\x00gen")
+    with pytest.raises(DataError, match="shelfwise index build"):
+        HybridIndex.open(store, recall_table, recall_embedder, SETTINGS)
+    assert build_index(store, recall_table, recall_embedder, SETTINGS).embedded == 0
+    found = HybridIndex.open(store, recall_table, recall_embedder, SETTINGS)
+    assert found.search("tea", k=1, filters=Filters())
+
+
 def test_a_lower_limit_makes_the_index_approximate(
     store: Path, recall_table: ProductTable, recall_embedder: CountingEmbedder
 ) -> None:

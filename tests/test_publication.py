@@ -124,6 +124,17 @@ def test_wrong_arguments_cost_nothing(
     assert published(store, tmp_path / "b.csv", epsilon=1.0, budget=1.0).spent == 1.0
 
 
+def test_a_table_that_cannot_be_written_costs_nothing(
+    store: BehaviourStore, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "folder.csv", tmp_path / "file" / "a.csv"):
+        with pytest.raises(OSError, match=target.parent.name):
+            published(store, target, epsilon=1.0, budget=1.0)
+    assert published(store, tmp_path / "b.csv", epsilon=1.0, budget=1.0).spent == 1.0
+
+
 def test_the_command(store: BehaviourStore, tmp_path: Path) -> None:
     store.close()
     settings = Settings.load(None, {"store.path": tmp_path / "store"})

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -38,6 +39,9 @@ _EXIT_CODES: tuple[tuple[type[ShelfwiseError], int], ...] = (
     (ModelError, 5),
     (ShelfwiseError, 1),
 )
+
+_DUCKDB_INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of Ctrl-C."""
 
 app = typer.Typer(
     name="shelfwise",
@@ -77,6 +81,11 @@ def _wants_json(words: list[str]) -> bool:
     return place < len(words) and not of_a_file
 
 
+def _end_interrupted() -> NoReturn:
+    errors.print("interrupted")
+    sys.exit(130)
+
+
 def _tell(name: str, message: str) -> None:
     if _wants_json(sys.argv[1:]):
         body = {"error": name, "message": message}
@@ -100,5 +109,8 @@ def main() -> None:
         _tell("OSError", f"{error.filename}: {error.strerror}")
         sys.exit(1)
     except KeyboardInterrupt:
-        errors.print("interrupted")
-        sys.exit(130)
+        _end_interrupted()
+    except RuntimeError as error:
+        if str(error) != _DUCKDB_INTERRUPTED:
+            raise
+        _end_interrupted()

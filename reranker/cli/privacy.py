@@ -41,6 +41,8 @@ ModelsOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--models",
+        exists=True,
+        file_okay=False,
         metavar="FOLDER",
         help="Search this folder, besides the store, for models trained on the shopper; may be "
         "repeated.",
@@ -75,6 +77,8 @@ def consent(
     settings = load_settings(config, store, sets)
     said = [*((word, True) for word in grant or []), *((word, False) for word in revoke or [])]
     answers = [(_purpose(word), granted) for word, granted in said]
+    if len(dict(answers)) < len(set(answers)):
+        raise ConfigError("--grant and --revoke name the same purpose: say one of them")
     folder = _needs_store(settings)
     if answers:
         with change_behaviour(settings) as behaviour:

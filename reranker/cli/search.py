@@ -31,7 +31,7 @@ def search(
         str | None, typer.Argument(help="What is searched for; without it, recommendations.")
     ] = None,
     user: UserOption = None,
-    k: Annotated[int, typer.Option("-k", help="Places shown.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Places shown; --json has all.")] = 10,
     at: AtOption = None,
     category: Annotated[
         list[str] | None, typer.Option("--category", help="Only this category or below.")

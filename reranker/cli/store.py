@@ -110,4 +110,4 @@ def _show_rejected(rows: "tuple[RejectedRow, ...]", count: int, folder: Path) ->
     console.print(table)
     if count > _SHOWN_REJECTIONS:
         console.print(f"... and {count - _SHOWN_REJECTIONS} more")
-    console.print(plain(f"all rejected rows are kept under {folder}"), style="dim")
+    console.print(plain(f"what was wrong with each row is kept in {folder}"), style="dim")

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from reranker.errors import DataError
 from reranker.ports import Progress, no_progress
 from reranker.settings import PrivacySettings
-from retrieval.behaviour.opening import FILE_NAME, check_schema, connect
+from retrieval.behaviour.opening import FILE_NAME, check_schema, connect, not_readable
 from retrieval.behaviour.pseudonyms import Pseudonym, Pseudonyms
 from retrieval.behaviour.rewriting import remove_leftovers, rewrite
 
@@ -51,6 +51,9 @@ class BehaviourFile:
         self._connection = self._connected()
         try:
             self._pseudonyms = self._pseudonyms_of(self._connection)
+        except duckdb.Error as error:
+            self.close()
+            raise not_readable(self._path, error) from error
         except BaseException:
             self.close()
             raise

@@ -41,8 +41,16 @@ def connect(path: Path, *, read_only: bool, absent: bool = False) -> duckdb.Duck
             raise DataError(f"{path}: in use by another process ({message}); {remedy}") from error
         if "different configuration" in message:
             raise DataError(f"{path}: already open in this process in the other mode") from error
-        remedy = "move it away and import the events again"
-        raise DataError(f"{path}: not a readable behaviour store ({message}); {remedy}") from error
+        if "Read-only file system" in message or "Permission denied" in message:
+            raise DataError(f"{path}: cannot be written ({message}); let this user") from error
+        raise not_readable(path, error) from error
+
+
+def not_readable(path: Path, error: duckdb.Error) -> DataError:
+    """Return the error for a file that is damaged, or no behaviour store at all."""
+    message = str(error).splitlines()[0]
+    remedy = "move it away and import the events again"
+    return DataError(f"{path}: not a readable behaviour store ({message}); {remedy}")
 
 
 def temp_folder(path: Path) -> Path:

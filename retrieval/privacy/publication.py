@@ -71,7 +71,7 @@ def publish(
 ) -> Publication:
     """Write the table, and note what it has cost.
 
-    The cost is noted before anything is written: killed in between, it is spent all the same.
+    The cost is noted before the table is drawn: killed in between, it is spent all the same.
 
     Args:
         store: open for writing. Only shoppers with consent to analytics count.
@@ -93,23 +93,11 @@ def publish(
     if not products:
         raise DataError("there are no products to publish: run shelfwise catalogue import")
     noise = _Noise(epsilon / 2, contributions)
-    spent = _spend(store, epsilon, budget, f"popularity and click rates of {days} days")
+    what = f"popularity and click rates of {days} days"
     asked = {"as_of": utc(as_of), "start": utc(as_of) - timedelta(days=days), "most": contributions}
-    past = store.past("analytics")
-    catalogue = pa.table({"product_id": pa.array(products, pa.string())})
-    with store.reading() as connection:
-        connection.register("catalogue", catalogue)
-        bought = _COUNTED.format(past=past, kinds="('purchase')", too="false")
-        ids, buyers, _ = _columns(connection.execute(bought, asked).fetchall())
-        seen = _COUNTED.format(
-            past=past, kinds="('impression', 'click')", too="bool_or(kind = 'click')"
-        )
-        _, shown, clicked = _columns(connection.execute(seen, asked).fetchall())
-    noisy_buyers, buyers_scale = noise.added(buyers, counts=1)
-    noisy, clicks_scale = noise.added([*shown, *clicked], counts=2)
-    table = _table(ids, noisy_buyers, noisy[: len(ids)], noisy[len(ids) :])
-    table = _outstanding(table, buyers_scale, clicks_scale)
-    with replacing(target) as temporary:
+    with replacing(target) as temporary:  # what cannot be written costs nothing
+        spent = _spend(store, epsilon, budget, what)
+        table, scales = _drawn(store, products, asked, noise)
         if target.suffix == ".csv":
             pyarrow.csv.write_csv(table, temporary)
         else:
@@ -120,9 +108,28 @@ def publish(
         epsilon=epsilon,
         spent=spent,
         budget=budget,
-        buyers_scale=buyers_scale,
-        clicks_scale=clicks_scale,
+        buyers_scale=scales[0],
+        clicks_scale=scales[1],
     )
+
+
+def _drawn(
+    store: BehaviourStore, products: Sequence[str], asked: dict[str, Any], noise: "_Noise"
+) -> tuple[pa.Table, tuple[float, float]]:
+    """Return the table with its noise, and the scales of that for buyers and for clicks."""
+    past = store.past("analytics")
+    with store.reading() as connection:
+        connection.register("catalogue", pa.table({"product_id": pa.array(products, pa.string())}))
+        bought = _COUNTED.format(past=past, kinds="('purchase')", too="false")
+        ids, buyers, _ = _columns(connection.execute(bought, asked).fetchall())
+        seen = _COUNTED.format(
+            past=past, kinds="('impression', 'click')", too="bool_or(kind = 'click')"
+        )
+        _, shown, clicked = _columns(connection.execute(seen, asked).fetchall())
+    noisy_buyers, buyers_scale = noise.added(buyers, counts=1)
+    noisy, clicks_scale = noise.added([*shown, *clicked], counts=2)
+    table = _table(ids, noisy_buyers, noisy[: len(ids)], noisy[len(ids) :])
+    return _outstanding(table, buyers_scale, clicks_scale), (buyers_scale, clicks_scale)
 
 
 class _Noise:
