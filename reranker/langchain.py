@@ -28,12 +28,19 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from reranker.errors import DataError
 from reranker.pipeline import Reranker
-from reranker.schema import Candidate, Filters, Product, RerankResult, SearchRequest, is_blank
+from reranker.schema import (
+    LONGEST_QUERY,
+    Candidate,
+    Filters,
+    Product,
+    RerankResult,
+    SearchRequest,
+    is_blank,
+)
 from reranker.workers import in_turn
 
 _FROM_METADATA = ("brand", "category", "price", "currency", "in_stock", "attributes")
 _SURE = 10
-_LONGEST_QUERY = 2000
 Searched = SearchRequest | Mapping[str, Any] | str
 """What the runnable takes: a request, its fields, or a query alone."""
 
@@ -173,7 +180,7 @@ def _request(searched: Searched, config: RunnableConfig) -> SearchRequest:
 
 def _query(text: str) -> str | None:
     """Return a query as a request takes it; a blank one asks for recommendations."""
-    cut = text.strip()[:_LONGEST_QUERY]
+    cut = text.strip()[:LONGEST_QUERY]
     return None if is_blank(cut) else cut
 
 

@@ -10,6 +10,7 @@ from profile_cases import NOW, TABLE, Words
 from reranker.schema import BehaviourEvent, EventKind
 from reranker.settings import ProfileSettings
 from retrieval.behaviour import BehaviourStore
+from retrieval.behaviour.snapshot import write_snapshot
 from retrieval.labels import build_labels
 from retrieval.profiles import DuckDBProfileStore
 from shop import stored
@@ -44,6 +45,14 @@ def fill(store: BehaviourStore) -> None:
         ]
     )
     store.set_consent("cem", "personalisation", granted=False)
+
+
+def store_and_snapshot(folder: Path) -> Path:
+    """Fill a store in a folder, and write its snapshot beside it."""
+    with BehaviourStore(folder / "store") as store:
+        fill(store)
+        write_snapshot(store, folder / "snapshot")
+    return folder
 
 
 def log_of_two() -> str:

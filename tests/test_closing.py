@@ -15,7 +15,9 @@ import pytest
 
 from reranker import Reranker, SearchRequest, Settings, ShelfwiseError, build
 from reranker.models.embedded import EmbeddedModel
+from reranker.models.tokenizing import HFTokenizer
 from reranker.schema import Prompt, RerankResult, SlotScores
+from scripted_model import ScriptedModel, prefer_last_product
 
 pytestmark = pytest.mark.alone
 
@@ -28,15 +30,12 @@ def settings(seed_store: Path) -> Settings:
     return Settings.load(None, {"store.path": seed_store})
 
 
-class Patient:
+class Patient(ScriptedModel):
     """A model that is about to answer, until it is told that nobody waits any more."""
 
-    def __init__(self, model: EmbeddedModel) -> None:
-        self.spec, self.tokenizer = model.spec, model.tokenizer
+    def __init__(self, tokenizer: HFTokenizer) -> None:
+        super().__init__(tokenizer, prefer_last_product)
         self.asked, self.left = Event(), Event()
-
-    def with_adapter(self, name: str) -> "Patient":
-        raise NotImplementedError
 
     async def read(
         self, prompts: Sequence[Prompt], *, scope: str | None = None, seconds: float = math.inf
@@ -48,15 +47,9 @@ class Patient:
             self.left.set()
         raise AssertionError
 
-    async def write(self, *_asked: Any, **_more: Any) -> tuple[str, ...]:
-        raise NotImplementedError
 
-    async def aclose(self) -> None:
-        raise NotImplementedError
-
-
-def test_an_interrupted_search_is_ended(settings: Settings, model: EmbeddedModel) -> None:
-    patient = Patient(model)
+def test_an_interrupted_search_is_ended(settings: Settings, tokenizer: HFTokenizer) -> None:
+    patient = Patient(tokenizer)
     with build(settings, model=patient) as shelf:
 
         def interrupt() -> None:

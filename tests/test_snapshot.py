@@ -15,15 +15,12 @@ from reranker.settings import PrivacySettings, Settings
 from reranker.wiring import build_labels, import_events, open_behaviour, open_profiles
 from retrieval.behaviour import BehaviourSnapshot, BehaviourStore
 from retrieval.behaviour.snapshot import CURRENT, write_snapshot
-from snapshot_cases import LATER, SECRET, answers, event, fill, log_of_two
+from snapshot_cases import LATER, SECRET, answers, event, fill, log_of_two, store_and_snapshot
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    with BehaviourStore(tmp_path / "store") as store:
-        fill(store)
-        write_snapshot(store, tmp_path / "snapshot")
-    return tmp_path
+    return store_and_snapshot(tmp_path)
 
 
 @pytest.fixture

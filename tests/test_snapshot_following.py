@@ -13,15 +13,12 @@ from reranker.settings import PrivacySettings
 from retrieval.behaviour import BehaviourSnapshot, BehaviourStore
 from retrieval.behaviour.snapshot import CURRENT, write_snapshot
 from retrieval.privacy.rotation import rotate
-from snapshot_cases import LATER, fill
+from snapshot_cases import LATER, fill, store_and_snapshot
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    with BehaviourStore(tmp_path / "store") as store:
-        fill(store)
-        write_snapshot(store, tmp_path / "snapshot")
-    return tmp_path
+    return store_and_snapshot(tmp_path)
 
 
 def test_a_rotation_is_followed_from_the_first_question(tmp_path: Path) -> None:

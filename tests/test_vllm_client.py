@@ -15,11 +15,14 @@ from reranker.errors import ConfigError, OutputError
 from reranker.listwise import ListwiseRanker
 from reranker.models.asking import describe, slot_scores
 from reranker.models.rendering import LABELS, PromptRenderer, load_tokenizer
+from reranker.models.tokenizing import HFTokenizer
 from reranker.models.vllm.client import VLLMModel
 from reranker.models.vllm.discovery import ServedModel, TokenSample
 from reranker.models.vllm.offer import offered, small_call
-from reranker.schema import SearchRequest
+from reranker.ports import ModelSpec
+from reranker.schema import Readout, SearchRequest
 from reranker.settings import ModelSettings, RankingSettings, ServerSettings
+from scripted_model import ScriptedModel, prefer_last_product
 from shop import candidates
 
 pytestmark = pytest.mark.alone
@@ -153,20 +156,27 @@ def test_a_server_of_nonsense_is_left_out_at_the_start(start: Any, smollm2_folde
     anyio.run(model.aclose)
 
 
+def ranker_of(spec: ModelSpec, tokenizer: HFTokenizer, readout: Readout) -> ListwiseRanker:
+    """Return a ranker that asks a model of this description."""
+    model = ScriptedModel(tokenizer, prefer_last_product)
+    model.spec = spec
+    return ListwiseRanker(model, RankingSettings(readout=readout), profile_tokens=64)
+
+
 @pytest.mark.parametrize(("tops", "labels"), [(0, 0), (5, 0), (19, 0), (20, 20), (64, 52)])
 def test_labels_are_as_many_as_a_chat_server_tells(
-    renderer: PromptRenderer, tops: int, labels: int
+    renderer: PromptRenderer, tokenizer: HFTokenizer, tops: int, labels: int
 ) -> None:
     served = ServedModel(name="toy", context_length=4096, route="chat", top_logprobs=tops)
     spec = offered(served, renderer, None)
     assert spec.readouts == ({"labels", "generate"} if labels else {"generate"})
     assert "".join(spec.labels) == LABELS[: labels or 52]
     assert spec.answer_prefix == ""
-    ListwiseRanker(_Described(spec), RankingSettings(readout="generate"), profile_tokens=64)
+    ranker_of(spec, tokenizer, "generate")
 
 
 def test_without_single_letters_rankings_are_still_written(
-    letterless: PromptRenderer,
+    letterless: PromptRenderer, tokenizer: HFTokenizer
 ) -> None:
     with pytest.raises(ConfigError, match="no letter is one token"):
         letterless.answer_prefix()
@@ -176,9 +186,9 @@ def test_without_single_letters_rankings_are_still_written(
     assert "".join(spec.labels) == LABELS
     assert spec.answer_prefix == ""
     assert letterless.render(ask("generate", 0)).token_ids
-    ListwiseRanker(_Described(spec), RankingSettings(readout="generate"), profile_tokens=64)
+    ranker_of(spec, tokenizer, "generate")
     with pytest.raises(ConfigError, match="can only be read by"):
-        ListwiseRanker(_Described(spec), RankingSettings(readout="labels"), profile_tokens=64)
+        ranker_of(spec, tokenizer, "labels")
 
 
 def test_a_server_without_log_probabilities_writes_rankings(
@@ -203,22 +213,6 @@ def test_a_server_without_log_probabilities_writes_rankings(
 def test_what_is_no_log_probability_is_refused(logprob: float) -> None:
     with pytest.raises(OutputError, match=r"toy: it gave .* as a log-probability"):
         slot_scores("toy", ask("labels", 0, slots=2), [-1.0, logprob])
-
-
-class _Described:
-    """A model of which only the description is looked at."""
-
-    def __init__(self, spec: Any) -> None:
-        self.spec = spec
-        self.tokenizer: Any = None
-
-    async def read(self, *_args: Any, **_more: Any) -> Any:
-        raise NotImplementedError
-
-    write = read
-
-    async def aclose(self) -> None:
-        raise NotImplementedError
 
 
 def test_a_request_names_the_adapter_that_it_is_ranked_by(start: Any, smollm2_folder: Path) -> None:

@@ -11,8 +11,8 @@ from reranker.cli.options import (
     ConfigOption,
     JsonOption,
     SetOption,
+    check_output,
     load_settings,
-    output_file,
 )
 from reranker.cli.output import console, plain, print_json, progress_bars
 from reranker.cli.tune import files_in, show_card
@@ -120,7 +120,7 @@ def curve(
 
     from reranker.training.curves import draw, read_curve
 
-    output_file(picture, "--svg")
+    check_output(picture, "--svg")
     curves = {name: read_curve(run, measure) for name, run in _told_apart(runs).items()}
     if picture is not None:
         with replacing(picture) as temporary:

@@ -16,7 +16,7 @@ from reranker.cli.options import (
     MapOption,
     SetOption,
     arguments,
-    output_file,
+    check_output,
     pairs,
 )
 from reranker.cli.output import console, plain, print_json, progress_bars
@@ -136,8 +136,8 @@ def run(
     from eval.cases import RejectedCases
     from eval.run import evaluate as run_evaluation
 
-    output_file(json_file, "--json")
-    output_file(report_file, "--report")
+    check_output(json_file, "--json")
+    check_output(report_file, "--report")
     given = {"model.name": model, "ranking.readout": readout, "evaluation.seed": seed}
     given["evaluation.measures"] = measures
     settings = _settings(config, sets, given)

@@ -12,9 +12,9 @@ from reranker.cli.options import (
     JsonOption,
     SetOption,
     StoreOption,
+    check_output,
     load_settings,
     moment,
-    output_file,
 )
 from reranker.cli.output import console, plain, print_json, progress_bars
 from reranker.errors import ConfigError
@@ -54,7 +54,7 @@ def build(
 
     if out.suffix != ".parquet":
         raise ConfigError(f"--out {out}: labels are written to .parquet files")
-    output_file(out, "--out")
+    check_output(out, "--out")
     settings = load_settings(config, store, sets)
     with progress_bars() as report:
         result = build_labels(settings, out, moment(at), purpose=_purpose(purpose), progress=report)

@@ -89,20 +89,19 @@ def moment(at: datetime | None) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def output_file(path: Path | None, option: str) -> Path | None:
-    """Return where a command will write, refused before the work is done that would be lost.
+def check_output(path: Path | None, option: str) -> None:
+    """Refuse a place where a command could not write, before the work is done that would be lost.
 
     Raises:
         ConfigError: it is a folder, or lies where no file can be made.
     """
     if path is None:
-        return None
+        return
     if path.is_dir():
         raise ConfigError(f"{option} {path}: this is a folder; name a file in it")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ConfigError(f"{option} {path}: nothing can be written in {above}; name another place")
-    return path
 
 
 def language_named(name: str) -> "Language":

@@ -13,10 +13,10 @@ from reranker.cli.options import (
     JsonOption,
     SetOption,
     StoreOption,
+    check_output,
     language_named,
     load_settings,
     moment,
-    output_file,
 )
 from reranker.cli.output import console, plain, print_json, progress_bars
 from reranker.cli.views import show_profile
@@ -102,7 +102,7 @@ def _all(
 
     if out is None or user is not None or write:
         raise ConfigError("--all goes with --out FILE or with --write, and without a shopper")
-    output_file(out, "--out")
+    check_output(out, "--out")
     with ExitStack() as resources, progress_bars() as report:
         profiles = _open(settings, resources)
         count = export_profiles(
